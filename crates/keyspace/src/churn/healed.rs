@@ -1,0 +1,125 @@
+//! Phase *healed*: the tables are rebuilt, the data defragmented, and free memory given back.
+
+use super::{Churn, Defrag, Phase};
+use crate::gauge::Allocator;
+use crate::store::Cursor;
+use std::time::{Duration, Instant};
+use tallow::defrag::{Options, Outcome, Pass};
+
+/// The longest the store works on healing before it would serve requests again. Redis 7 took 10 to
+/// 25 ms at a time, and its users noticed.
+const STEP: Duration = Duration::from_micros(500);
+/// Passes at most.
+const MAX_PASSES: u32 = 4;
+/// No pass is begun that promises less than one part in so many of the allocated bytes.
+const MIN_GAIN_FRACTION: u64 = 1000;
+/// Wall time between two points on the timeline.
+const SAMPLE_EVERY: Duration = Duration::from_millis(20);
+/// Points on the timeline for this phase, at most.
+const MAX_SAMPLES: u32 = 40;
+
+impl Churn<'_> {
+    /// Heals the store and returns what that took.
+    pub(super) fn heal(&mut self) -> Defrag {
+        let mut pace = Pace { last: Instant::now(), samples: 0, every: SAMPLE_EVERY };
+        let mut defrag = Defrag::default();
+        self.sample(Phase::Healed, 0.0);
+        self.shrink_tables(&mut defrag, &mut pace);
+        if self.recorder.allocator() == Allocator::Tallow {
+            for pass in 0..MAX_PASSES {
+                if !self.defragment(pass, &mut defrag, &mut pace) {
+                    break;
+                }
+            }
+        }
+        self.sample(Phase::Healed, 0.95);
+        let purge = Instant::now();
+        self.recorder.allocator().release_free_memory();
+        defrag.purge_ms = millis(purge.elapsed());
+        defrag
+    }
+
+    fn shrink_tables(&mut self, defrag: &mut Defrag, pace: &mut Pace) {
+        let (start, before) = (Instant::now(), self.store.table_bytes());
+        let mut cursor = Cursor::default();
+        loop {
+            let step = Instant::now();
+            let done = self.store.shrink_tables(&mut cursor, || step.elapsed() >= STEP);
+            defrag.note_step(step.elapsed());
+            if done {
+                break;
+            }
+            self.sample_at_pace(pace, 0.05);
+        }
+        defrag.tables_ms = millis(start.elapsed());
+        defrag.tables_shrunk_bytes = before - self.store.table_bytes();
+    }
+
+    /// One pass over the store. Returns whether another may be worth while.
+    fn defragment(&mut self, pass_number: u32, defrag: &mut Defrag, pace: &mut Pace) -> bool {
+        let allocated_bytes = self.recorder.reading(&self.store).allocated_bytes;
+        let mut pass = Pass::begin(Options::default());
+        let predicted_released_bytes = pass.predicted().released_bytes;
+        if predicted_released_bytes < allocated_bytes / MIN_GAIN_FRACTION {
+            _ = pass.finish();
+            return false;
+        }
+        let mut cursor = Cursor::default();
+        loop {
+            let step = Instant::now();
+            let mut mover = pass.step(STEP);
+            let done = self.store.relocate(&mut cursor, &mut mover);
+            drop(mover);
+            defrag.note_step(step.elapsed());
+            if done {
+                break;
+            }
+            let pass_share = 0.8 / f64::from(MAX_PASSES);
+            self.sample_at_pace(pace, 0.1 + pass_share * f64::from(pass_number));
+        }
+        defrag.predicted_released_bytes += predicted_released_bytes;
+        defrag.add(&pass.finish());
+        true
+    }
+
+    fn sample_at_pace(&mut self, pace: &mut Pace, progress: f64) {
+        if pace.last.elapsed() >= pace.every && pace.samples < MAX_SAMPLES {
+            self.sample(Phase::Healed, progress);
+            pace.samples += 1;
+            // The first points close together, later ones further apart: short and long runs
+            // both fit.
+            pace.every = pace.every * 21 / 20;
+            pace.last = Instant::now();
+        }
+    }
+}
+
+/// When the timeline gets its next point. The number of points is bounded, and the room for them
+/// taken beforehand: wall time must not decide what is allocated.
+struct Pace {
+    last: Instant,
+    samples: u32,
+    every: Duration,
+}
+
+impl Defrag {
+    fn note_step(&mut self, time: Duration) {
+        self.longest_step_us = self.longest_step_us.max(time.as_micros() as u64);
+    }
+
+    fn add(&mut self, outcome: &Outcome) {
+        self.passes += 1;
+        self.hits += outcome.hits;
+        self.misses += outcome.misses;
+        self.moved_bytes += outcome.moved_bytes;
+        self.predicted_bytes += outcome.predicted_bytes;
+        self.released_bytes += outcome.released_bytes;
+        self.slabs_released += outcome.slabs_released;
+        self.steps += outcome.steps;
+        self.passes_ms += millis(outcome.time);
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

@@ -1,0 +1,382 @@
+//! A bin: the slabs of one size class in one arena.
+//!
+//! One slab is *owned*: refills claim from it without a lock. When it has no
+//! room left the lock is taken, and the fullest listed slab becomes the owned
+//! one, or a fresh one if none is listed. Slabs that lose regions are moved to
+//! the list of their quarter of occupancy by the thread whose return crossed
+//! the line; sparse ones are so refilled last, and drain by themselves.
+//!
+//! Invariants, under the lock:
+//! - B1: a slab with this bin's tag is owned (`owned` points to it), or full and
+//!   in no list, or partial and in the list `list_of(live)` (once the thread
+//!   that crossed a line has settled it), or evacuating and in that list.
+//! - B2: `counts` are the lengths of the lists, and of the full ones.
+
+#[cfg(loom)]
+mod model;
+
+use crate::lock::{Guard, Lock};
+use crate::slab::{Links, Protocol, Shipped, Slab, State, Tag, quarter};
+use crate::sync::{AtomicPtr, Ordering, const_unless_loom};
+use core::ptr::{self, NonNull};
+
+/// Where slabs come from and go to: the page heap, or a model's list.
+pub(crate) trait Supply<P: Protocol> {
+    /// A fresh, owned slab with that tag; `None` when memory is out.
+    fn fresh(&self, tag: Tag) -> Option<NonNull<Slab<P>>>;
+    /// Takes an empty slab that no list knows any more.
+    fn retire(&self, slab: NonNull<Slab<P>>);
+}
+
+/// Lists: the four quarters of occupancy, and the evacuating slabs.
+const LISTS: usize = 5;
+const EVACUATING: usize = 4;
+
+/// How many slabs of a bin are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SlabCounts {
+    pub(crate) partial: [usize; 4],
+    pub(crate) evacuating: usize,
+    pub(crate) full: usize,
+    pub(crate) owned: usize,
+}
+
+pub(crate) struct Lists<P> {
+    heads: [*mut Slab<P>; LISTS],
+    counts: [usize; LISTS],
+    full: usize,
+}
+
+// SAFETY: the slabs are shared by design, their links used under the lock.
+unsafe impl<P> Send for Lists<P> {}
+
+/// The slabs of one class in one arena.
+pub(crate) struct Bin<P = Shipped> {
+    owned: AtomicPtr<Slab<P>>,
+    lists: Lock<Lists<P>>,
+}
+
+impl<P: Protocol> Bin<P> {
+    const_unless_loom! {
+        pub(crate) fn new() -> Bin<P> {
+            Bin {
+                owned: AtomicPtr::new(ptr::null_mut()),
+                lists: Lock::new(Lists { heads: [ptr::null_mut(); LISTS], counts: [0; LISTS], full: 0 }),
+            }
+        }
+    }
+
+    /// Claims up to `want` regions and hands them to `out`; 0 when memory is
+    /// out. `contended` is called when another thread was in the way.
+    #[inline]
+    pub(crate) fn refill(
+        &self,
+        tag: Tag,
+        want: u32,
+        supply: &impl Supply<P>,
+        out: &mut impl FnMut(*mut u8),
+        contended: impl Fn(),
+    ) -> u32 {
+        loop {
+            // Acquire pairs with the Release in `replace`.
+            let owned = self.owned.load(Ordering::Acquire);
+            // SAFETY: headers are never unmapped (meta, M1); `claim` checks
+            // that the slab is still this bin's.
+            if let Some(slab) = unsafe { owned.as_ref() } {
+                let n = slab.claim(tag, want, out);
+                if n > 0 {
+                    return n;
+                }
+            }
+            if !self.replace(owned, tag, supply, &contended) {
+                return 0;
+            }
+        }
+    }
+
+    /// Makes another slab the owned one, unless somebody has; `false` when
+    /// there is none to be had.
+    #[cold]
+    fn replace(&self, seen: *mut Slab<P>, tag: Tag, supply: &impl Supply<P>, contended: &impl Fn()) -> bool {
+        let mut lists = match self.lists.try_lock() {
+            Some(lists) => lists,
+            None => {
+                contended();
+                self.lists.lock()
+            }
+        };
+        // Acquire: as in `refill`.
+        if self.owned.load(Ordering::Acquire) != seen {
+            return true;
+        }
+        // SAFETY: an owned slab is valid, and only we, with the lock, change that.
+        if let Some(slab) = unsafe { seen.as_ref() } {
+            let was = slab.header();
+            if was.state() == State::Owned && was.tag() == tag && was.live() < slab.capacity() {
+                return true;
+            }
+            lists.let_go(slab);
+        }
+        let next = lists.take_fullest().or_else(|| supply.fresh(tag));
+        let at = next.map_or(ptr::null_mut(), NonNull::as_ptr);
+        // Release pairs with the Acquire in `refill`: the slab is whole.
+        self.owned.store(at, Ordering::Release);
+        next.is_some()
+    }
+
+    /// Puts a slab where it belongs, after a return that said so.
+    #[cold]
+    pub(crate) fn settle(&self, slab: NonNull<Slab<P>>, tag: Tag, supply: &impl Supply<P>) {
+        let mut lists = self.lists.lock();
+        // SAFETY: headers are never unmapped (meta, M1).
+        let empty = lists.settle(unsafe { slab.as_ref() }, tag);
+        drop(lists);
+        if empty {
+            supply.retire(slab);
+        }
+    }
+
+    /// Lets go of the owned slab, so that an empty one is given back and a
+    /// sparse one can be evacuated.
+    pub(crate) fn disown(&self, supply: &impl Supply<P>) {
+        let mut lists = self.lists.lock();
+        // Acquire: as in `refill`.
+        let owned = NonNull::new(self.owned.load(Ordering::Acquire));
+        let Some(slab) = owned else { return };
+        self.owned.store(ptr::null_mut(), Ordering::Release);
+        // SAFETY: the owned slab is valid.
+        let empty = lists.let_go(unsafe { slab.as_ref() });
+        drop(lists);
+        if empty {
+            supply.retire(slab);
+        }
+    }
+
+    pub(crate) fn lock(&self) -> Guard<'_, Lists<P>> {
+        self.lists.lock()
+    }
+
+    pub(crate) fn counts(&self) -> SlabCounts {
+        let lists = self.lists.lock();
+        lists.counts(!self.owned.load(Ordering::Relaxed).is_null())
+    }
+
+    /// The counts, for a caller that holds the lock.
+    ///
+    /// # Safety
+    /// The caller holds the lock by [`Bin::raw_lock`].
+    pub(crate) unsafe fn counts_held(&self) -> SlabCounts {
+        // SAFETY: the caller's promise.
+        let lists = unsafe { self.lists.value_held() };
+        lists.counts(!self.owned.load(Ordering::Relaxed).is_null())
+    }
+
+    pub(crate) fn raw_lock(&self) {
+        self.lists.raw_lock();
+    }
+
+    /// # Safety
+    /// The caller holds the lock by [`Bin::raw_lock`].
+    pub(crate) unsafe fn raw_unlock(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.lists.raw_unlock() }
+    }
+}
+
+impl<P: Protocol> Lists<P> {
+    fn counts(&self, owned: bool) -> SlabCounts {
+        SlabCounts {
+            partial: [self.counts[0], self.counts[1], self.counts[2], self.counts[3]],
+            evacuating: self.counts[EVACUATING],
+            full: self.full,
+            owned: usize::from(owned),
+        }
+    }
+
+    /// Ends a slab's time as the owned one; `true` when it is empty and must be
+    /// retired.
+    fn let_go(&mut self, slab: &Slab<P>) -> bool {
+        let capacity = slab.capacity();
+        let was = slab.change_state(State::Owned, |h| match h.live() {
+            0 => State::Empty,
+            live if live == capacity => State::Full,
+            _ => State::Partial,
+        });
+        let Some(was) = was else { return false };
+        match was.live() {
+            0 => return true,
+            live if live == capacity => self.full += 1,
+            live => self.insert(slab, quarter(live, capacity)),
+        }
+        false
+    }
+
+    /// Makes a slab's list fit its count (B1); `true` when it is empty, is in no
+    /// list any more, and must be retired.
+    fn settle(&mut self, slab: &Slab<P>, tag: Tag) -> bool {
+        let capacity = slab.capacity();
+        let now = slab.header();
+        // The header may have been recycled since: then it is not our business.
+        if now.tag() != tag {
+            return false;
+        }
+        let to = |live: u32| if live == 0 { State::Empty } else { State::Partial };
+        match now.state() {
+            State::Empty | State::Owned => false,
+            State::Full => {
+                if now.live() == capacity {
+                    return false;
+                }
+                self.full -= 1;
+                // Nobody else changes the state: we hold the lock.
+                let was = slab.change_state(State::Full, |h| to(h.live()));
+                let live = was.map_or(0, |h| h.live());
+                if live > 0 {
+                    self.insert(slab, quarter(live, capacity));
+                }
+                live == 0
+            }
+            state @ (State::Partial | State::Evacuating) => {
+                if now.live() == 0 {
+                    self.remove(slab);
+                    slab.change_state(state, |_| State::Empty);
+                    return true;
+                }
+                let list = quarter(now.live(), capacity);
+                if state == State::Partial && list != self.list_of(slab) {
+                    self.remove(slab);
+                    self.insert(slab, list);
+                }
+                false
+            }
+        }
+    }
+
+    fn take_fullest(&mut self) -> Option<NonNull<Slab<P>>> {
+        for list in (0..EVACUATING).rev() {
+            if let Some(slab) = NonNull::new(self.heads[list]) {
+                // SAFETY: slabs in lists are valid.
+                let it = unsafe { slab.as_ref() };
+                self.remove(it);
+                it.change_state(State::Partial, |_| State::Owned);
+                return Some(slab);
+            }
+        }
+        None
+    }
+
+    /// Counts the partial slabs by their number of live regions.
+    pub(crate) fn histogram(&self, by_live: &mut [u32]) {
+        for list in 0..EVACUATING {
+            self.each(list, |slab| {
+                if let Some(n) = by_live.get_mut(slab.header().live() as usize) {
+                    *n += 1;
+                }
+            });
+        }
+    }
+
+    /// Marks as evacuating all partial slabs with fewer than `below` live
+    /// regions, and up to `more` with exactly so many. Returns how many slabs
+    /// and how many live regions.
+    pub(crate) fn evacuate(&mut self, below: u32, more: u32) -> (usize, u64) {
+        let (mut left, mut slabs, mut regions) = (more, 0, 0);
+        for list in 0..EVACUATING {
+            let mut at = self.heads[list];
+            // SAFETY: slabs in lists are valid.
+            while let Some(slab) = unsafe { at.as_ref() } {
+                at = Self::links(slab).next.cast();
+                let live = slab.header().live();
+                let extra = live == below && left > 0;
+                if live < below || extra {
+                    left -= u32::from(extra);
+                    self.remove(slab);
+                    slab.change_state(State::Partial, |_| State::Evacuating);
+                    self.insert(slab, EVACUATING);
+                    slabs += 1;
+                    regions += u64::from(live);
+                }
+            }
+        }
+        (slabs, regions)
+    }
+
+    /// Makes one evacuating slab partial again; `Some(true)` with the slab when
+    /// it is empty and must be retired, `None` when none is left.
+    pub(crate) fn spare_one(&mut self) -> Option<(NonNull<Slab<P>>, bool)> {
+        let slab = NonNull::new(self.heads[EVACUATING])?;
+        // SAFETY: slabs in lists are valid.
+        let it = unsafe { slab.as_ref() };
+        self.remove(it);
+        let was = it.change_state(State::Evacuating, |h| match h.live() {
+            0 => State::Empty,
+            _ => State::Partial,
+        });
+        let live = was.map_or(0, |h| h.live());
+        if live > 0 {
+            self.insert(it, quarter(live, it.capacity()));
+        }
+        Some((slab, live == 0))
+    }
+
+    fn each(&self, list: usize, mut f: impl FnMut(&Slab<P>)) {
+        let mut at = self.heads[list];
+        // SAFETY: slabs in lists are valid.
+        while let Some(slab) = unsafe { at.as_ref() } {
+            f(slab);
+            at = Self::links(slab).next.cast();
+        }
+    }
+
+    fn links(slab: &Slab<P>) -> Links {
+        // SAFETY: links are used under the lock that `self` is the proof of.
+        slab.links.with_mut(|l| unsafe { *l })
+    }
+
+    fn set_links(slab: *mut Slab<P>, change: impl FnOnce(&mut Links)) {
+        // SAFETY: as above; the slab is in a list of this bin, or about to be.
+        unsafe { (*slab).links.with_mut(|l| change(&mut *l)) }
+    }
+
+    fn list_of(&self, slab: &Slab<P>) -> usize {
+        usize::from(Self::links(slab).list)
+    }
+
+    /// Puts a slab into a list: in front if its address is below that of the
+    /// first one, else behind it. A cheap leaning towards low addresses.
+    fn insert(&mut self, slab: &Slab<P>, list: usize) {
+        let at = ptr::from_ref(slab).cast_mut();
+        let head = self.heads[list];
+        self.counts[list] += 1;
+        // SAFETY: slabs in lists are valid.
+        let behind = unsafe { head.as_ref() }.is_some_and(|h| h.start().addr() < slab.start().addr());
+        let (prev, next) = if behind {
+            // SAFETY: `behind` says that there is a head.
+            (head, Self::links(unsafe { &*head }).next.cast::<Slab<P>>())
+        } else {
+            (ptr::null_mut(), head)
+        };
+        Self::set_links(at, |l| *l = Links { prev: prev.cast(), next: next.cast(), list: list as u8 });
+        if prev.is_null() {
+            self.heads[list] = at;
+        } else {
+            Self::set_links(prev, |l| l.next = at.cast());
+        }
+        if !next.is_null() {
+            Self::set_links(next, |l| l.prev = at.cast());
+        }
+    }
+
+    fn remove(&mut self, slab: &Slab<P>) {
+        let Links { prev, next, list } = Self::links(slab);
+        self.counts[usize::from(list)] -= 1;
+        if prev.is_null() {
+            self.heads[usize::from(list)] = next.cast();
+        } else {
+            Self::set_links(prev.cast(), |l| l.next = next);
+        }
+        if !next.is_null() {
+            Self::set_links(next.cast(), |l| l.prev = prev);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Huge blocks: a mapping each. They grow by `mremap`, without a copy.
+//!
+//! A table by address tells what is alive, so that a wrong free is found out
+//! and the books can be recounted. A huge call costs a system call anyway.
+
+use super::large::BlockBooks;
+use crate::error::Corruption;
+use crate::lock::Lock;
+use crate::meta::Meta;
+use crate::os;
+use core::ptr::{self, NonNull};
+
+const BUCKETS: usize = 256;
+
+struct Node {
+    /// Kept for stale readers by `meta`; unused here.
+    _first: u64,
+    address: usize,
+    bytes: usize,
+    next: *mut Node,
+}
+
+struct Table {
+    buckets: [*mut Node; BUCKETS],
+    books: BlockBooks,
+}
+
+// SAFETY: the nodes belong to the table.
+unsafe impl Send for Table {}
+
+/// The huge blocks.
+pub(crate) struct Huge {
+    table: Lock<Table>,
+}
+
+fn bucket(address: usize) -> usize {
+    (address >> 12).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56
+}
+
+/// Whole OS pages; `None` on overflow.
+fn rounded(size: usize) -> Option<usize> {
+    size.checked_next_multiple_of(os::page_bytes())
+}
+
+impl Table {
+    fn link(&mut self, node: NonNull<Node>) {
+        // SAFETY: the node is the table's from here on.
+        let it = unsafe { &mut *node.as_ptr() };
+        let head = &mut self.buckets[bucket(it.address)];
+        it.next = *head;
+        *head = node.as_ptr();
+        self.books.count += 1;
+        self.books.bytes += it.bytes;
+    }
+
+    fn unlink(&mut self, address: usize) -> Option<NonNull<Node>> {
+        let mut at: *mut *mut Node = &raw mut self.buckets[bucket(address)];
+        loop {
+            // SAFETY: `at` is a bucket, or the link in a node of the table.
+            let node = NonNull::new(unsafe { *at })?;
+            // SAFETY: nodes in the table are valid.
+            let it = unsafe { &mut *node.as_ptr() };
+            if it.address == address {
+                // SAFETY: as above.
+                unsafe { *at = it.next };
+                self.books.count -= 1;
+                self.books.bytes -= it.bytes;
+                return Some(node);
+            }
+            at = &raw mut it.next;
+        }
+    }
+}
+
+impl Table {
+    /// Unlinks the block of `size` bytes at `at`; aborts when there is none.
+    fn take_out(&mut self, at: NonNull<u8>, size: usize) -> (NonNull<Node>, usize) {
+        let address = at.addr().get();
+        let Some(node) = self.unlink(address) else {
+            os::abort(Corruption::Foreign { address, size });
+        };
+        // SAFETY: the node is ours now.
+        let bytes = unsafe { node.as_ref() }.bytes;
+        if rounded(size) != Some(bytes) {
+            os::abort(Corruption::Layout { address, freed_bytes: size, owned_bytes: bytes });
+        }
+        (node, bytes)
+    }
+}
+
+impl Huge {
+    pub(crate) const fn new() -> Self {
+        Self {
+            table: Lock::new(Table {
+                buckets: [ptr::null_mut(); BUCKETS],
+                books: BlockBooks { count: 0, bytes: 0 },
+            }),
+        }
+    }
+
+    /// A zero block; `None` when memory is out. Calls the OS.
+    pub(crate) fn allocate(&self, meta: &Meta, size: usize, align: usize) -> Option<NonNull<u8>> {
+        let bytes = rounded(size)?;
+        let node = meta.take(size_of::<Node>())?.cast::<Node>();
+        let Some(at) = os::reserve(bytes, align) else {
+            // SAFETY: the node was taken just now, with this size.
+            unsafe { meta.give(node.cast(), size_of::<Node>()) };
+            return None;
+        };
+        let fresh = Node { _first: 0, address: at.addr().get(), bytes, next: ptr::null_mut() };
+        // SAFETY: the node is ours and has the room.
+        unsafe { node.write(fresh) };
+        self.table.lock().link(node);
+        Some(at)
+    }
+
+    /// Takes a block back; aborts when it is not one of that size.
+    ///
+    /// # Safety
+    /// Nobody uses the block any more.
+    pub(crate) unsafe fn free(&self, meta: &Meta, at: NonNull<u8>, size: usize) {
+        let (node, bytes) = self.table.lock().take_out(at, size);
+        // SAFETY: the mapping is whole and nobody uses it. Should the system
+        // refuse, its address space is lost and nothing else.
+        unsafe { os::release(at, bytes) };
+        // SAFETY: the node came from `meta` with this size.
+        unsafe { meta.give(node.cast(), size_of::<Node>()) };
+    }
+
+    /// Changes the size of a block, moving its pages if it must; `None` leaves
+    /// it as it was.
+    ///
+    /// # Safety
+    /// The block is the caller's, has `old` bytes, and is aligned to no more
+    /// than a page.
+    pub(crate) unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+        let to = rounded(new)?;
+        if rounded(old) == Some(to) {
+            return Some(at);
+        }
+        // Under the lock: the old address may be reused as soon as it is free,
+        // and its new owner must find the table up to date.
+        let mut table = self.table.lock();
+        let (node, bytes) = table.take_out(at, old);
+        // SAFETY: the mapping is whole and the caller's.
+        let moved = unsafe { os::remap(at, bytes, to) };
+        // SAFETY: the node is ours while it is off the table.
+        let it = unsafe { &mut *node.as_ptr() };
+        if let Some(moved) = moved {
+            it.address = moved.addr().get();
+            it.bytes = to;
+        }
+        table.link(node);
+        moved
+    }
+
+    pub(crate) fn books(&self) -> BlockBooks {
+        self.table.lock().books
+    }
+
+    /// The books, and the same recounted from the table.
+    ///
+    /// # Safety
+    /// The caller holds the lock by [`Huge::raw_lock`].
+    pub(crate) unsafe fn recount_held(&self) -> (BlockBooks, BlockBooks) {
+        // SAFETY: the caller's promise.
+        let table = unsafe { self.table.value_held() };
+        let mut counted = BlockBooks::default();
+        for &head in &table.buckets {
+            let mut at = head;
+            // SAFETY: nodes in the table are valid.
+            while let Some(node) = unsafe { at.as_ref() } {
+                counted.count += 1;
+                counted.bytes += node.bytes;
+                at = node.next;
+            }
+        }
+        (table.books, counted)
+    }
+
+    pub(crate) fn raw_lock(&self) {
+        self.table.raw_lock();
+    }
+
+    /// # Safety
+    /// The caller holds the lock by [`Huge::raw_lock`].
+    pub(crate) unsafe fn raw_unlock(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.table.raw_unlock() }
+    }
+}

@@ -1,0 +1,59 @@
+//! Floor 0: the numbers that the design turns on, with the reason for each.
+
+use static_assertions::const_assert;
+
+/// The granule of the page heap, in bytes. Where the OS page is larger (16 or
+/// 64 KiB on some aarch64 systems) page runs are rounded to the OS page, which
+/// is read at run time.
+pub const PAGE_BYTES: usize = 4096;
+/// log2 of [`PAGE_BYTES`].
+pub const LG_PAGE: u32 = 12;
+
+/// A segment: the unit of address space that the page heap cuts up, and the
+/// alignment by which an address finds its segment's header.
+pub const SEGMENT_BYTES: usize = 4 << 20;
+/// Pages in a segment, the header's pages included.
+pub const SEGMENT_PAGES: usize = SEGMENT_BYTES / PAGE_BYTES;
+
+/// Segments reserved at a time. One system call for 32 MiB of address space;
+/// nothing of it is backed by memory until it is written.
+pub const RESERVE_SEGMENTS: usize = 8;
+
+/// The most segments that the page heap keeps in its table (2 TiB).
+pub const MAX_SEGMENTS: usize = 1 << 19;
+
+/// Address bits that the segment map covers: what Linux gives to programs on
+/// x86-64 and aarch64 unless they ask for more by a hint, which Tallow never does.
+pub const LG_ADDRESS: u32 = 48;
+
+/// Largest size, in bytes, that is served from slabs.
+pub const SMALL_MAX_BYTES: usize = 32 << 10;
+/// Largest size, in bytes, that is served from a segment; above it a block is
+/// huge, with a mapping of its own. A quarter of a segment, so that three fit
+/// beside the header.
+pub const LARGE_MAX_BYTES: usize = 1 << 20;
+
+/// Arenas at most. A process starts with one and is given more only when
+/// threads are seen to get in each other's way.
+pub const MAX_ARENAS: usize = 4;
+
+/// Bytes that one magazine may hold, where the class lets it.
+pub const MAGAZINE_BYTES: usize = 64 << 10;
+/// Items that one magazine may hold at most.
+pub const MAGAZINE_MAX: usize = 256;
+/// Items that every class may hold, however large its regions.
+pub const MAGAZINE_MIN: usize = 4;
+/// Capacity that a magazine starts with; it doubles with use.
+pub const MAGAZINE_START: usize = 8;
+
+/// Slow-path entries of a thread between two looks at the clock.
+pub const TICK_EVERY: u32 = 256;
+
+/// Time after which a freed extent has gone back to the OS, in milliseconds.
+pub const DECAY_MS: u64 = 10_000;
+
+const_assert!(1usize << LG_PAGE == PAGE_BYTES);
+const_assert!(SEGMENT_BYTES.is_power_of_two());
+const_assert!(SMALL_MAX_BYTES < LARGE_MAX_BYTES);
+const_assert!(LARGE_MAX_BYTES * 3 < SEGMENT_BYTES);
+const_assert!(MAGAZINE_START <= MAGAZINE_MAX);

@@ -1,0 +1,244 @@
+//! Defragmentation: the program moves its own objects, in safe Rust, a little
+//! at a time.
+//!
+//! After objects of mixed lifetimes have come and gone, every slab holds a few
+//! survivors, and none can be given back. A [`Pass`] plans which slabs to empty
+//! (per class, the emptiest that fit into the rest), marks them, and hands out
+//! a [`Mover`] for each [`step`](Pass::step). The program visits its data with
+//! it; [`Relocate`] moves what lies in a marked slab. `&mut Box<T>` proves that
+//! nobody else looks, so no `unsafe` is needed.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tallow::defrag::{Options, Pass, Relocate};
+//!
+//! #[global_allocator]
+//! static ALLOC: tallow::Tallow = tallow::Tallow::new();
+//!
+//! let mut list: Vec<Option<Box<[u8; 100]>>> = (0..50_000).map(|i| Some(Box::new([i as u8; 100]))).collect();
+//! for (i, item) in list.iter_mut().enumerate() {
+//!     if i % 10 != 0 {
+//!         *item = None; // nine in ten go; every slab keeps a few
+//!     }
+//! }
+//! let mut pass = Pass::begin(Options::default());
+//! let predicted = pass.predicted();
+//! let mut rest = list.iter_mut();
+//! while rest.len() > 0 {
+//!     let mut mover = pass.step(Duration::from_micros(500));
+//!     while let Some(item) = rest.next() {
+//!         item.relocate(&mut mover);
+//!         if mover.out_of_time() {
+//!             break; // serve requests, then go on with the next step
+//!         }
+//!     }
+//! }
+//! let outcome = pass.finish();
+//! assert!(outcome.released_bytes >= predicted.released_bytes * 9 / 10);
+//! assert!(list.iter().flatten().count() == 5000);
+//! tallow::audit().unwrap();
+//! ```
+//!
+//! What may still hold an address: raw pointers, and whatever was handed to
+//! foreign code. Do not relocate data of which such a pointer exists, as you
+//! would not drop it. [`core::pin::Pin`] has no impl, so pinned data stays.
+
+mod mover;
+mod plan;
+mod relocate;
+
+pub use mover::Mover;
+pub use relocate::Relocate;
+
+use crate::arena::CENTRAL;
+use crate::arena::bin::{Bin, Supply};
+use crate::class::{CLASS_COUNT, Class};
+use crate::slab::Slab;
+use crate::sync::{AtomicBool, Ordering};
+use crate::thread::{Cache, with_cache};
+use core::ptr::NonNull;
+use mover::Desk;
+use std::time::Duration;
+
+/// Regions of the fullest slab there is.
+const MAX_CAPACITY: usize = 4096;
+/// Whether a pass is under way: there is one at a time.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// How to run a [`Pass`].
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Options {
+    /// A pass that would release fewer bytes does nothing.
+    pub min_gain_bytes: u64,
+}
+
+/// What a pass is going to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Prediction {
+    /// Bytes of regions to move.
+    pub moved_bytes: u64,
+    /// Bytes of slabs that will be empty then.
+    pub released_bytes: u64,
+    /// Slabs to empty.
+    pub slabs: u64,
+    /// Regions to move.
+    pub regions: u64,
+}
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Blocks moved.
+    pub hits: u64,
+    /// Blocks looked at and left where they are.
+    pub misses: u64,
+    /// Bytes of the regions moved.
+    pub moved_bytes: u64,
+    /// Bytes of the regions that the plan wanted moved.
+    pub predicted_bytes: u64,
+    /// Bytes of slabs that were emptied; they are dirty pages now, for decay or
+    /// [`crate::purge`] to give back.
+    pub released_bytes: u64,
+    /// Slabs emptied.
+    pub slabs_released: u64,
+    /// Steps taken.
+    pub steps: u64,
+    /// The longest step.
+    pub longest_step: Duration,
+    /// All steps together.
+    pub time: Duration,
+}
+
+/// One pass of defragmentation over the program's data.
+#[derive(Debug)]
+pub struct Pass {
+    predicted: Prediction,
+    outcome: Outcome,
+    /// Slabs marked in each class.
+    marked: [u64; CLASS_COUNT],
+    desk: Desk,
+    active: bool,
+}
+
+impl Pass {
+    /// Plans a pass and marks the slabs to be emptied.
+    ///
+    /// Recalls the thread caches, and looks at every partial slab. There is one
+    /// pass at a time: one begun while another runs predicts and does nothing.
+    /// Never allocates.
+    pub fn begin(options: Options) -> Self {
+        let mut pass = Self {
+            predicted: Prediction::default(),
+            outcome: Outcome::default(),
+            marked: [0; CLASS_COUNT],
+            desk: Desk::new(),
+            active: false,
+        };
+        // Acquire pairs with the Release in `end`.
+        if RUNNING.swap(true, Ordering::Acquire) {
+            return pass;
+        }
+        pass.active = true;
+        with_cache(Cache::recall_all);
+        CENTRAL.disown_all();
+        let would_gain = || -> u64 {
+            let gain = |class: Class, bin: &Bin| {
+                let plan = plan_bin(class, bin);
+                plan.slabs * class.info().slab_bytes() as u64
+            };
+            each_bin().map(|(class, bin)| gain(class, bin)).sum()
+        };
+        if options.min_gain_bytes > 0 && would_gain() < options.min_gain_bytes {
+            return pass;
+        }
+        for (class, bin) in each_bin() {
+            pass.mark(class, bin);
+        }
+        pass
+    }
+
+    fn mark(&mut self, class: Class, bin: &Bin) {
+        let plan = plan_bin(class, bin);
+        if plan.slabs == 0 {
+            return;
+        }
+        let (slabs, regions) = bin.lock().evacuate(plan.below, plan.more);
+        let info = class.info();
+        self.marked[class.index()] += slabs as u64;
+        self.predicted.slabs += slabs as u64;
+        self.predicted.regions += regions;
+        self.predicted.moved_bytes += regions * u64::from(info.region_bytes);
+        self.predicted.released_bytes += slabs as u64 * info.slab_bytes() as u64;
+    }
+
+    /// What the pass is going to do.
+    pub fn predicted(&self) -> Prediction {
+        self.predicted
+    }
+
+    /// Starts a step of about `budget`. The step ends when the [`Mover`] is
+    /// dropped; stop visiting when [`Mover::out_of_time`] says so.
+    pub fn step(&mut self, budget: Duration) -> Mover<'_> {
+        Mover::new(&mut self.desk, &mut self.outcome, self.active, budget)
+    }
+
+    /// Ends the pass: slabs that are not empty yet are used again. Returns what
+    /// was done.
+    pub fn finish(mut self) -> Outcome {
+        self.end();
+        self.outcome
+    }
+
+    fn end(&mut self) {
+        if !core::mem::take(&mut self.active) {
+            return;
+        }
+        self.outcome.predicted_bytes = self.predicted.moved_bytes;
+        for (class, bin) in each_bin() {
+            let marked = &mut self.marked[class.index()];
+            loop {
+                let spared = bin.lock().spare_one();
+                let Some((slab, empty)) = spared else { break };
+                *marked -= u64::from(!empty).min(*marked);
+                if empty {
+                    Supply::<crate::slab::Shipped>::retire(&CENTRAL, slab);
+                }
+            }
+        }
+        for class in Class::all() {
+            let slabs = self.marked[class.index()];
+            self.outcome.slabs_released += slabs;
+            self.outcome.released_bytes += slabs * class.info().slab_bytes() as u64;
+        }
+        // Release pairs with the Acquire in `begin`.
+        RUNNING.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What a bin's slabs would gain now.
+fn plan_bin(class: Class, bin: &Bin) -> plan::ClassPlan {
+    let capacity = class.info().capacity;
+    let mut by_live = [0; MAX_CAPACITY];
+    bin.lock().histogram(&mut by_live[..capacity.into()]);
+    plan::plan(capacity.into(), &by_live[..capacity.into()], u64::MAX)
+}
+
+fn each_bin() -> impl Iterator<Item = (Class, &'static Bin)> {
+    CENTRAL.arenas.iter().flat_map(|arena| Class::all().map(|class| (class, &arena.bins[class.index()])))
+}
+
+/// The slab of a block of `class` at `address`, if it is one of Tallow's.
+fn slab_of(class: Class, address: usize) -> Option<NonNull<Slab>> {
+    CENTRAL.place(class, address).ok().map(|place| place.slab)
+}

@@ -1,0 +1,210 @@
+//! The mover: copies blocks out of slabs that are being emptied.
+
+use super::{Outcome, slab_of};
+use crate::arena::CENTRAL;
+use crate::class::{self, CLASS_COUNT, Class};
+use crate::segment::{Entry, Segment};
+use crate::slab::{Slab, State};
+use crate::thread::with_cache;
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use std::time::{Duration, Instant};
+
+/// Regions of each class that a step keeps ready, and puts back at its end.
+const READY: usize = 16;
+/// Regions that are returned together.
+const GOING: usize = 32;
+/// Blocks looked at between two looks at the clock.
+const CLOCK_EVERY: u32 = 32;
+
+/// Regions on their way: taken but not used yet, left but not returned yet.
+/// They bypass the thread's magazines, which would hand them out at random.
+#[derive(Debug)]
+pub(super) struct Desk {
+    ready: [[*mut u8; READY]; CLASS_COUNT],
+    ready_count: [u8; CLASS_COUNT],
+    going: [*mut u8; GOING],
+    going_count: usize,
+    going_class: Option<Class>,
+}
+
+// SAFETY: the regions belong to the desk, wherever it is.
+unsafe impl Send for Desk {}
+// SAFETY: a shared desk gives no access to them.
+unsafe impl Sync for Desk {}
+
+impl Desk {
+    pub(super) const fn new() -> Self {
+        Self {
+            ready: [[ptr::null_mut(); READY]; CLASS_COUNT],
+            ready_count: [0; CLASS_COUNT],
+            going: [ptr::null_mut(); GOING],
+            going_count: 0,
+            going_class: None,
+        }
+    }
+
+    /// A region in one of the fullest slabs of the arena; `None` when memory is
+    /// out.
+    fn take(&mut self, class: Class, arena: usize) -> Option<NonNull<u8>> {
+        let ready = &mut self.ready[class.index()];
+        let count = &mut self.ready_count[class.index()];
+        if *count == 0 {
+            // The lowest comes out last: turned round below.
+            let mut n = 0;
+            with_cache(|cache| {
+                cache.with_shared(|shared, _| {
+                    let want = READY as u32;
+                    let got = CENTRAL.claim(arena, class, want, &mut |at| {
+                        ready[n] = at;
+                        n += 1;
+                    });
+                    shared.claimed[class.index()] += i64::from(got);
+                });
+            });
+            ready[..n].reverse();
+            *count = n as u8;
+        }
+        let n = usize::from(*count).checked_sub(1)?;
+        *count -= 1;
+        NonNull::new(ready[n])
+    }
+
+    /// Sends a region back to its slab, with others of its class.
+    fn put(&mut self, class: Class, region: *mut u8) {
+        if self.going_count == GOING || self.going_class != Some(class) {
+            self.send();
+        }
+        self.going_class = Some(class);
+        self.going[self.going_count] = region;
+        self.going_count += 1;
+    }
+
+    fn send(&mut self) {
+        if let Some(class) = self.going_class {
+            give_back(class, &self.going[..self.going_count]);
+        }
+        self.going_count = 0;
+    }
+
+    /// Leaves nothing on the desk.
+    fn clear(&mut self) {
+        self.send();
+        for class in Class::all() {
+            let n = usize::from(core::mem::take(&mut self.ready_count[class.index()]));
+            give_back(class, &self.ready[class.index()][..n]);
+        }
+    }
+}
+
+fn give_back(class: Class, regions: &[*mut u8]) {
+    if !regions.is_empty() {
+        with_cache(|cache| {
+            cache.with_shared(|shared, _| {
+                CENTRAL.give_back(class, regions);
+                shared.claimed[class.index()] -= regions.len() as i64;
+            });
+        });
+    }
+}
+
+/// Moves blocks during one step of a pass. See [`super::Pass::step`].
+#[derive(Debug)]
+pub struct Mover<'a> {
+    desk: &'a mut Desk,
+    outcome: &'a mut Outcome,
+    active: bool,
+    started: Instant,
+    deadline: Instant,
+    looks: u32,
+    late: bool,
+}
+
+impl<'a> Mover<'a> {
+    pub(super) fn new(
+        desk: &'a mut Desk,
+        outcome: &'a mut Outcome,
+        active: bool,
+        budget: Duration,
+    ) -> Self {
+        let started = Instant::now();
+        // A budget beyond the end of time is no budget.
+        let deadline = started.checked_add(budget).unwrap_or(started + Duration::from_secs(1 << 30));
+        Self { desk, outcome, active, started, deadline, looks: 0, late: false }
+    }
+
+    /// Whether the step's time is over. Looks at the clock now and then only;
+    /// cheap enough to ask after every object.
+    #[inline]
+    pub fn out_of_time(&mut self) -> bool {
+        if !self.late && self.looks >= CLOCK_EVERY {
+            self.looks = 0;
+            self.late = Instant::now() >= self.deadline;
+        }
+        self.looks += 1;
+        self.late
+    }
+
+    /// Whether the block or part of a block at `address` lies in a slab that is
+    /// being emptied. Some loads; safe for any address.
+    #[inline]
+    pub fn should_move<T>(&self, address: *const T) -> bool {
+        match Segment::entry_of(address.addr()) {
+            Entry::Slab(node) => {
+                // SAFETY: headers are never unmapped (meta, M1).
+                let slab = unsafe { node.cast::<Slab>().as_ref() };
+                self.active && slab.header().state() == State::Evacuating
+            }
+            Entry::None | Entry::Large { .. } => false,
+        }
+    }
+
+    /// Moves a block if it should move: returns its new address, with the first
+    /// `layout.size()` bytes copied. The old block is gone then; forget its
+    /// address. `None` leaves everything as it was.
+    ///
+    /// For owners that keep raw pointers; all others use
+    /// [`Relocate`](super::Relocate).
+    ///
+    /// # Safety
+    /// - The block was allocated by Tallow with this layout, as the whole of an
+    ///   allocation, and nothing refers to it but the caller.
+    /// - The global allocator keeps nothing of its own inside the block.
+    #[inline]
+    pub unsafe fn move_raw(&mut self, block: NonNull<u8>, layout: Layout) -> Option<NonNull<u8>> {
+        self.looks += 1;
+        if !self.should_move(block.as_ptr()) {
+            self.outcome.misses += 1;
+            return None;
+        }
+        self.move_block(block, layout)
+    }
+
+    fn move_block(&mut self, block: NonNull<u8>, layout: Layout) -> Option<NonNull<u8>> {
+        let class = class::of_layout(layout.size(), layout.align())?;
+        // A slab of another class, or the inside of a region: not a block with
+        // that layout. Somebody wraps the allocator; leave it alone.
+        let slab = slab_of(class, block.addr().get())?;
+        // SAFETY: headers are never unmapped (meta, M1).
+        let arena = unsafe { slab.as_ref() }.header().tag().arena();
+        let to = self.desk.take(class, arena)?;
+        // SAFETY: both regions are at least that long, and distinct: the new one
+        // was free.
+        unsafe { ptr::copy_nonoverlapping(block.as_ptr(), to.as_ptr(), layout.size()) };
+        self.desk.put(class, block.as_ptr());
+        self.outcome.hits += 1;
+        self.outcome.moved_bytes += u64::from(class.info().region_bytes);
+        self.looks += CLOCK_EVERY / 8;
+        Some(to)
+    }
+}
+
+impl Drop for Mover<'_> {
+    fn drop(&mut self) {
+        self.desk.clear();
+        let took = self.started.elapsed();
+        self.outcome.steps += 1;
+        self.outcome.time += took;
+        self.outcome.longest_step = self.outcome.longest_step.max(took);
+    }
+}

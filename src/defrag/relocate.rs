@@ -1,0 +1,237 @@
+//! [`Relocate`]: how a program's own types are visited.
+
+use super::Mover;
+use core::alloc::Layout;
+use core::cell::{Cell, RefCell, UnsafeCell};
+use core::ptr::{self, NonNull};
+use std::collections::{BTreeMap, HashMap, LinkedList, VecDeque};
+use std::sync::{Mutex, RwLock};
+
+/// Data whose heap blocks may be moved.
+///
+/// Implement it by visiting the fields that own memory:
+///
+/// ```
+/// use tallow::defrag::{Mover, Relocate};
+///
+/// struct Entry {
+///     key: Box<str>,
+///     value: Vec<u8>,
+///     hits: u32,
+/// }
+///
+/// impl Relocate for Entry {
+///     fn relocate(&mut self, mover: &mut Mover<'_>) {
+///         self.key.relocate(mover);
+///         self.value.relocate(mover);
+///     }
+/// }
+/// ```
+///
+/// Moving changes addresses and nothing else. An implementation that panics
+/// leaves every object valid: what was moved is moved, the rest is where it was.
+pub trait Relocate {
+    /// Moves what should move of this value's heap blocks, and of those they own.
+    fn relocate(&mut self, mover: &mut Mover<'_>);
+}
+
+/// Types that own no memory.
+macro_rules! owns_nothing {
+    ($($type:ty)*) => { $(
+        impl Relocate for $type {
+            #[inline]
+            fn relocate(&mut self, _: &mut Mover<'_>) {}
+        }
+    )* };
+}
+owns_nothing!(() bool char f32 f64 i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize);
+owns_nothing!(core::time::Duration std::time::Instant std::time::SystemTime);
+
+impl<T: ?Sized> Relocate for &T {
+    fn relocate(&mut self, _: &mut Mover<'_>) {}
+}
+
+impl<T: ?Sized> Relocate for core::marker::PhantomData<T> {
+    fn relocate(&mut self, _: &mut Mover<'_>) {}
+}
+
+/// Moves the block behind a box; `cast` makes a fat or thin pointer of the new
+/// address.
+fn move_box<T: ?Sized>(it: &mut Box<T>, mover: &mut Mover<'_>, cast: impl Fn(*mut u8, *mut T) -> *mut T) {
+    let layout = Layout::for_value(&**it);
+    if layout.size() == 0 {
+        return;
+    }
+    let old: *mut T = &raw mut **it;
+    let Some(at) = NonNull::new(old.cast::<u8>()) else { return };
+    // SAFETY: a box is a whole block with the layout of its value, and `&mut`
+    // says that nobody else looks at it.
+    if let Some(to) = unsafe { mover.move_raw(at, layout) } {
+        // SAFETY: the bytes of the value are there, and the box at `it` is not
+        // dropped: its block is gone.
+        unsafe { ptr::write(it, Box::from_raw(cast(to.as_ptr(), old))) };
+    }
+}
+
+impl<T: Relocate> Relocate for Box<T> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        move_box(self, mover, |to, _| to.cast());
+        (**self).relocate(mover);
+    }
+}
+
+impl<T: Relocate> Relocate for Box<[T]> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        move_box(self, mover, |to, old| ptr::slice_from_raw_parts_mut(to.cast(), old.len()));
+        (**self).relocate(mover);
+    }
+}
+
+impl Relocate for Box<str> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        move_box(self, mover, |to, old| {
+            let bytes = old as *mut [u8];
+            ptr::slice_from_raw_parts_mut(to, bytes.len()) as *mut str
+        });
+    }
+}
+
+/// Moves the buffer of a vector.
+fn move_vec<T>(it: &mut Vec<T>, mover: &mut Mover<'_>) {
+    let (len, capacity) = (it.len(), it.capacity());
+    let Ok(layout) = Layout::array::<T>(capacity) else { return };
+    if layout.size() == 0 {
+        return;
+    }
+    let Some(at) = NonNull::new(it.as_mut_ptr().cast::<u8>()) else { return };
+    // SAFETY: the buffer is a whole block of `capacity` elements, and `&mut`
+    // says that nobody else looks at it.
+    if let Some(to) = unsafe { mover.move_raw(at, layout) } {
+        // SAFETY: the elements are there; the vector at `it` is not dropped: its
+        // buffer is gone.
+        unsafe { ptr::write(it, Vec::from_raw_parts(to.as_ptr().cast(), len, capacity)) };
+    }
+}
+
+impl<T: Relocate> Relocate for Vec<T> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        move_vec(self, mover);
+        self.as_mut_slice().relocate(mover);
+    }
+}
+
+impl Relocate for String {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        // SAFETY: the bytes stay the same, wherever they lie.
+        move_vec(unsafe { self.as_mut_vec() }, mover);
+    }
+}
+
+impl<T: Relocate> Relocate for VecDeque<T> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        // The buffer's start is not to be had; any element tells its slab.
+        if mover.should_move(self.as_slices().0.as_ptr()) {
+            let mut buffer = Vec::from(core::mem::take(self));
+            move_vec(&mut buffer, mover);
+            *self = VecDeque::from(buffer);
+        }
+        let (front, back) = self.as_mut_slices();
+        front.relocate(mover);
+        back.relocate(mover);
+    }
+}
+
+impl<T: Relocate> Relocate for [T] {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        // Elements that own nothing need no visit.
+        if core::mem::needs_drop::<T>() {
+            self.iter_mut().for_each(|item| item.relocate(mover));
+        }
+    }
+}
+
+impl<T: Relocate, const N: usize> Relocate for [T; N] {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.as_mut_slice().relocate(mover);
+    }
+}
+
+impl<T: Relocate> Relocate for Option<T> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        if let Some(it) = self {
+            it.relocate(mover);
+        }
+    }
+}
+
+impl<T: Relocate, E: Relocate> Relocate for Result<T, E> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        match self {
+            Ok(it) => it.relocate(mover),
+            Err(it) => it.relocate(mover),
+        }
+    }
+}
+
+macro_rules! tuples {
+    ($($name:ident)*) => {
+        impl<$($name: Relocate),*> Relocate for ($($name,)*) {
+            #[allow(non_snake_case, reason = "one name for type and value")]
+            fn relocate(&mut self, mover: &mut Mover<'_>) {
+                let ($($name,)*) = self;
+                $($name.relocate(mover);)*
+            }
+        }
+    };
+}
+tuples!(A);
+tuples!(A B);
+tuples!(A B C);
+tuples!(A B C D);
+tuples!(A B C D E);
+tuples!(A B C D E F);
+
+/// Cells give exclusive access to what is inside.
+macro_rules! by_get_mut {
+    ($($cell:ident)*) => { $(
+        impl<T: Relocate> Relocate for $cell<T> {
+            fn relocate(&mut self, mover: &mut Mover<'_>) {
+                self.get_mut().relocate(mover);
+            }
+        }
+    )* };
+}
+by_get_mut!(Cell RefCell UnsafeCell);
+
+/// A poisoned lock is visited too: moving does not look at the value.
+macro_rules! by_lock {
+    ($($lock:ident)*) => { $(
+        impl<T: Relocate> Relocate for $lock<T> {
+            fn relocate(&mut self, mover: &mut Mover<'_>) {
+                self.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).relocate(mover);
+            }
+        }
+    )* };
+}
+by_lock!(Mutex RwLock);
+
+/// The values; a map of `std` gives no access to its keys and its table.
+impl<K, V: Relocate, S> Relocate for HashMap<K, V, S> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.values_mut().for_each(|value| value.relocate(mover));
+    }
+}
+
+/// The values; a map of `std` gives no access to its keys and its nodes.
+impl<K, V: Relocate> Relocate for BTreeMap<K, V> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.values_mut().for_each(|value| value.relocate(mover));
+    }
+}
+
+/// The elements; a list of `std` gives no access to its nodes.
+impl<T: Relocate> Relocate for LinkedList<T> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.iter_mut().for_each(|item| item.relocate(mover));
+    }
+}

@@ -1,0 +1,83 @@
+//! Floor 0: one clear line on stderr, then abort.
+//!
+//! The allocator never unwinds and never allocates, so a message is put
+//! together in a small buffer on the stack. It is used for proven corruption
+//! only; memory that has run out is reported by a null pointer.
+
+use core::fmt::{self, Write};
+
+/// A line of text on the stack. What does not fit is cut off.
+pub(crate) struct Line {
+    bytes: [u8; 240],
+    len: usize,
+}
+
+impl Line {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; 240], len: 0 }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        let room = self.bytes.len() - self.len;
+        let n = s.len().min(room);
+        self.bytes[self.len..self.len + n].copy_from_slice(&s.as_bytes()[..n]);
+        self.len += n;
+        Ok(())
+    }
+}
+
+/// What proved that the heap, or the program's use of it, is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Corruption {
+    /// The pointer was freed twice.
+    DoubleFree { address: usize, region_bytes: usize },
+    /// The pointer is not in memory that Tallow handed out.
+    Foreign { address: usize, size: usize },
+    /// The pointer lies inside a block, not at its start.
+    Interior { address: usize, region_bytes: usize },
+    /// The layout given back differs from the one that was asked for.
+    Layout { address: usize, freed_bytes: usize, owned_bytes: usize },
+    /// A header does not say what it must say.
+    Header { address: usize, word: u64 },
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::DoubleFree { address, region_bytes } => {
+                write!(f, "double free of {address:#x} (class of {region_bytes} bytes)")
+            }
+            Self::Foreign { address, size } => write!(
+                f,
+                "free of {address:#x} (layout of {size} bytes), which Tallow did not hand out or has already taken back"
+            ),
+            Self::Interior { address, region_bytes } => write!(
+                f,
+                "free of {address:#x}, which is not the start of a block (class of {region_bytes} bytes)"
+            ),
+            Self::Layout { address, freed_bytes, owned_bytes } => write!(
+                f,
+                "free of {address:#x} as a class of {freed_bytes} bytes, but it was allocated as one of {owned_bytes} bytes: the layouts differ"
+            ),
+            Self::Header { address, word } => {
+                write!(f, "the header at {address:#x} is corrupt (word {word:#x})")
+            }
+        }
+    }
+}
+
+impl Corruption {
+    /// The whole line, with the program's name before it and a line end after.
+    pub(crate) fn line(self) -> Line {
+        let mut line = Line::new();
+        // A `Line` takes every write, so there is no error to look at.
+        let _ = writeln!(line, "tallow: {self}; aborting");
+        line
+    }
+}

@@ -1,0 +1,156 @@
+//! Floor 1: a lock that allocates nothing, can be taken before `main`, and can
+//! be held across a `fork`.
+//!
+//! `std`'s mutex would do but for two things: on some systems its first use
+//! allocates, and a guard cannot be let go of in a forked child. This one is a
+//! word: 0 free, 1 held, 2 held with waiters; it spins briefly, then waits in
+//! the kernel. It is never held while user code runs.
+
+use crate::sync::{AtomicU32, Cell, Ordering, const_unless_loom, spin};
+use core::ops::{Deref, DerefMut};
+
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+const WAITED: u32 = 2;
+const SPINS: u32 = 64;
+
+/// A value that one thread at a time may use.
+pub(crate) struct Lock<T> {
+    word: AtomicU32,
+    value: Cell<T>,
+}
+
+// SAFETY: the value is reached through a guard only, one at a time.
+unsafe impl<T: Send> Sync for Lock<T> {}
+
+impl<T> Lock<T> {
+    const_unless_loom! {
+        pub(crate) fn new(value: T) -> Lock<T> {
+            Lock { word: AtomicU32::new(FREE), value: Cell::new(value) }
+        }
+    }
+
+    /// Waits for the lock. May block; never allocates.
+    #[inline]
+    pub(crate) fn lock(&self) -> Guard<'_, T> {
+        self.raw_lock();
+        Guard { lock: self }
+    }
+
+    /// Takes the lock if nobody holds it.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+        self.try_raw().then_some(Guard { lock: self })
+    }
+
+    #[inline]
+    fn try_raw(&self) -> bool {
+        // Acquire pairs with the Release in `raw_unlock`.
+        self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes the lock without a guard, for the fork handlers.
+    #[inline]
+    pub(crate) fn raw_lock(&self) {
+        if !self.try_raw() {
+            self.lock_slow();
+        }
+    }
+
+    #[cold]
+    fn lock_slow(&self) {
+        for _ in 0..SPINS {
+            spin();
+            // Relaxed: a look before the attempt.
+            if self.word.load(Ordering::Relaxed) == FREE && self.try_raw() {
+                return;
+            }
+        }
+        // Acquire as in `try_raw`.
+        while self.word.swap(WAITED, Ordering::Acquire) != FREE {
+            wait(&self.word, WAITED);
+        }
+    }
+
+    /// Lets go of the lock.
+    ///
+    /// # Safety
+    /// The caller holds it, by [`Lock::raw_lock`] or as the only thread of a
+    /// forked child whose parent held it.
+    #[inline]
+    pub(crate) unsafe fn raw_unlock(&self) {
+        // Release pairs with the Acquire of the next holder.
+        if self.word.swap(FREE, Ordering::Release) == WAITED {
+            wake_one(&self.word);
+        }
+    }
+
+    /// The value, for a caller that holds the lock without a guard.
+    ///
+    /// # Safety
+    /// The caller holds the lock, and no other reference to the value is live.
+    #[allow(clippy::mut_from_ref, reason = "the lock is what makes it exclusive")]
+    pub(crate) unsafe fn value_held(&self) -> &mut T {
+        // SAFETY: the caller's promise.
+        self.value.with_mut(|v| unsafe { &mut *v })
+    }
+}
+
+#[cfg(not(loom))]
+use crate::os::{wait, wake_one};
+#[cfg(loom)]
+fn wait(_: &AtomicU32, _: u32) {
+    spin();
+}
+#[cfg(loom)]
+fn wake_one(_: &AtomicU32) {}
+
+/// The right to use the value, until it is dropped.
+pub(crate) struct Guard<'a, T> {
+    lock: &'a Lock<T>,
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: this guard is the proof that the lock is held.
+        self.lock.value.with_mut(|v| unsafe { &*v })
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and the guard is borrowed mutably.
+        self.lock.value.with_mut(|v| unsafe { &mut *v })
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: this guard held the lock and is gone now.
+        unsafe { self.lock.raw_unlock() }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_exactly_under_contention() {
+        static TOTAL: Lock<u64> = Lock::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    for _ in 0..20_000 {
+                        *TOTAL.lock() += 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*TOTAL.lock(), 80_000);
+    }
+}

@@ -1,0 +1,135 @@
+//! Floor 3: metadata, the only memory that Tallow takes for itself.
+//!
+//! Slab headers, thread records and nodes for huge blocks are cut one after
+//! the other from chunks of [`CHUNK_BYTES`]. Each size goes on a free list of
+//! its own and is only ever used for that size again, and chunks are never
+//! given back: a stale pointer to a header still points to a header (M1), which
+//! is what lets other threads read one without a lock. The free lists' links
+//! live in nodes that are off duty, behind the first word (M2): the first word
+//! of a node is its owner's atomic header and keeps its last value.
+
+use crate::lock::Lock;
+use crate::os;
+use core::ptr::{self, NonNull};
+
+const CHUNK_BYTES: usize = 256 << 10;
+/// Nodes are multiples of this, and aligned to it: a cache line.
+pub(crate) const NODE_ALIGN: usize = 64;
+const KINDS: usize = 16;
+
+/// Free nodes of one size.
+#[derive(Clone, Copy)]
+struct Kind {
+    bytes: usize,
+    free: *mut FreeNode,
+}
+
+/// A node off duty. Its first word is left alone (M2).
+#[repr(C)]
+struct FreeNode {
+    kept: u64,
+    next: *mut FreeNode,
+}
+
+struct State {
+    at: *mut u8,
+    left: usize,
+    mapped: usize,
+    /// Bytes cut off so far; what is left of the chunk has not been written.
+    used: usize,
+    kinds: [Kind; KINDS],
+}
+
+// SAFETY: the pointers lead to memory that this state owns.
+unsafe impl Send for State {}
+
+/// The metadata allocator.
+pub(crate) struct Meta {
+    state: Lock<State>,
+}
+
+/// What metadata costs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MetaBytes {
+    pub(crate) mapped: usize,
+    pub(crate) used: usize,
+}
+
+impl Meta {
+    pub(crate) const fn new() -> Self {
+        let none = Kind { bytes: 0, free: ptr::null_mut() };
+        Self {
+            state: Lock::new(State {
+                at: ptr::null_mut(),
+                left: 0,
+                mapped: 0,
+                used: 0,
+                kinds: [none; KINDS],
+            }),
+        }
+    }
+
+    /// Room for `bytes`, zero when it is new, aligned to a cache line. `None`
+    /// when memory is out. May call the OS.
+    pub(crate) fn take(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let bytes = bytes.next_multiple_of(NODE_ALIGN);
+        let mut state = self.state.lock();
+        if let Some(kind) = state.kinds.iter_mut().find(|k| k.bytes == bytes)
+            && let Some(node) = NonNull::new(kind.free)
+        {
+            // SAFETY: nodes on a free list are valid and ours (M1).
+            kind.free = unsafe { (*node.as_ptr()).next };
+            return Some(node.cast());
+        }
+        if state.left < bytes {
+            let chunk = bytes.next_multiple_of(CHUNK_BYTES);
+            let start = os::reserve(chunk, os::page_bytes())?;
+            // What was left of the last chunk stays unwritten, and unbacked.
+            state.mapped += chunk;
+            state.at = start.as_ptr();
+            state.left = chunk;
+        }
+        let node = NonNull::new(state.at)?;
+        // SAFETY: `left >= bytes`, so the end lies in the chunk or at its end.
+        state.at = unsafe { state.at.add(bytes) };
+        state.left -= bytes;
+        state.used += bytes;
+        Some(node)
+    }
+
+    /// Takes a node back.
+    ///
+    /// # Safety
+    /// It came from [`Meta::take`] with the same size, and nobody but stale
+    /// readers of its first word uses it.
+    pub(crate) unsafe fn give(&self, node: NonNull<u8>, bytes: usize) {
+        let bytes = bytes.next_multiple_of(NODE_ALIGN);
+        let mut state = self.state.lock();
+        let Some(kind) = state.kinds.iter_mut().find(|k| k.bytes == bytes || k.bytes == 0) else {
+            // More sizes than there are kinds: the node is lost, not misused.
+            return;
+        };
+        kind.bytes = bytes;
+        let node = node.cast::<FreeNode>().as_ptr();
+        // SAFETY: the node is ours, and the link lies behind its first word (M2).
+        unsafe { (*node).next = kind.free };
+        kind.free = node;
+    }
+
+    pub(crate) fn bytes(&self) -> MetaBytes {
+        let state = self.state.lock();
+        MetaBytes { mapped: state.mapped, used: state.used }
+    }
+
+    /// For the fork handlers.
+    pub(crate) fn raw_lock(&self) {
+        self.state.raw_lock();
+    }
+
+    /// # Safety
+    /// The caller holds the lock by [`Meta::raw_lock`].
+    pub(crate) unsafe fn raw_unlock(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.state.raw_unlock() }
+    }
+}

@@ -1,0 +1,53 @@
+//! The fake of the unit tests: refuses the n-th call that the calling thread
+//! makes, and every one after it, or that one alone.
+
+use std::cell::Cell;
+
+thread_local! {
+    static PLAN: Cell<Option<Plan>> = const { Cell::new(None) };
+}
+
+#[derive(Clone, Copy)]
+struct Plan {
+    calls_left: u64,
+    once: bool,
+}
+
+/// What the door asks before each call.
+pub(super) fn permitted() -> bool {
+    PLAN.with(|plan| match plan.get() {
+        None => true,
+        Some(Plan { calls_left: 0, once }) => {
+            if once {
+                plan.set(None);
+            }
+            false
+        }
+        Some(Plan { calls_left, once }) => {
+            plan.set(Some(Plan { calls_left: calls_left - 1, once }));
+            true
+        }
+    })
+}
+
+/// Runs `f` with every call after the first `n` refused.
+pub(crate) fn failing_after<R>(n: u64, f: impl FnOnce() -> R) -> R {
+    with(Plan { calls_left: n, once: false }, f)
+}
+
+/// Runs `f` with only call number `n` (from 0) refused.
+pub(crate) fn failing_at<R>(n: u64, f: impl FnOnce() -> R) -> R {
+    with(Plan { calls_left: n, once: true }, f)
+}
+
+fn with<R>(plan: Plan, f: impl FnOnce() -> R) -> R {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            PLAN.with(|p| p.set(None));
+        }
+    }
+    PLAN.with(|p| p.set(Some(plan)));
+    let _reset = Reset;
+    f()
+}

@@ -1,0 +1,54 @@
+//! What Linux does better than the common denominator.
+
+use crate::sync::AtomicU32;
+use core::ptr::{self, NonNull};
+
+/// `MADV_DONTNEED`: the memory is gone when the call returns, so RSS shows it;
+/// `MADV_FREE` would leave it counted until the system is short of memory.
+pub(super) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> Option<()> {
+    // SAFETY: the caller owns the range, and nobody needs its contents.
+    let code = unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+    (code == 0).then_some(())
+}
+
+pub(super) unsafe fn remap(at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+    // SAFETY: the caller owns the whole mapping.
+    let to = unsafe { libc::mremap(at.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) };
+    (to != libc::MAP_FAILED).then_some(())?;
+    to.expose_provenance();
+    NonNull::new(to.cast())
+}
+
+pub(super) fn wait(word: &AtomicU32, seen: u32) {
+    // SAFETY: the word is valid; a time-out of null means none.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            ptr::from_ref(word),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            seen,
+            ptr::null::<libc::timespec>(),
+        )
+    };
+}
+
+pub(super) fn wake_one(word: &AtomicU32) {
+    // SAFETY: the word is valid.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            ptr::from_ref(word),
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            1,
+        )
+    };
+}
+
+/// Milliseconds of a clock that never goes back; good to about 4 ms, which is
+/// why it costs no more than a few loads.
+pub(crate) fn now_ms() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid place.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut t) };
+    t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
+}

@@ -1,0 +1,168 @@
+//! Floor 1: the only door to the operating system.
+//!
+//! Everything that Tallow asks of the kernel or of libc passes through here:
+//! address space, purging, remapping, threads' ends, forks, the clock, `/proc`.
+//! Each call is counted ([`calls`]). In the unit tests the door is a fake that
+//! can be told to fail on the n-th call of the calling thread (`fake`).
+//!
+//! Preconditions, stated once: addresses and lengths handed to [`release`],
+//! [`purge`] and [`remap`] are multiples of [`page_bytes`] and lie in one
+//! mapping that [`reserve`] returned. Nothing here allocates.
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(all(target_os = "linux", not(tallow_portable)))]
+mod linux;
+#[cfg(not(all(target_os = "linux", not(tallow_portable))))]
+mod portable;
+mod unix;
+
+#[cfg(all(target_os = "linux", not(tallow_portable)))]
+use linux as native;
+#[cfg(not(all(target_os = "linux", not(tallow_portable))))]
+use portable as native;
+
+use crate::error::Corruption;
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::ptr::NonNull;
+
+pub(crate) use native::now_ms;
+pub(crate) use unix::{arm_exit_hook, at_fork, processors, read_file, write_stderr};
+
+/// One counter for each kind of call. Relaxed throughout: they order nothing.
+#[derive(Default)]
+struct Counters {
+    reserve: AtomicU64,
+    release: AtomicU64,
+    purge: AtomicU64,
+    remap: AtomicU64,
+    failed: AtomicU64,
+}
+
+static CALLS: Counters = Counters {
+    reserve: AtomicU64::new(0),
+    release: AtomicU64::new(0),
+    purge: AtomicU64::new(0),
+    remap: AtomicU64::new(0),
+    failed: AtomicU64::new(0),
+};
+
+/// How often Tallow has called the operating system for memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct OsCalls {
+    /// Reservations of address space (`mmap`).
+    pub reserve: u64,
+    /// Address space given back (`munmap`).
+    pub release: u64,
+    /// Memory given back, its address space kept (`madvise`).
+    pub purge: u64,
+    /// Huge blocks grown or shrunk where they are, or moved without a copy (`mremap`).
+    pub remap: u64,
+    /// Calls of all kinds that the system refused.
+    pub failed: u64,
+}
+
+/// The calls so far.
+pub(crate) fn calls() -> OsCalls {
+    let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
+    OsCalls {
+        reserve: read(&CALLS.reserve),
+        release: read(&CALLS.release),
+        purge: read(&CALLS.purge),
+        remap: read(&CALLS.remap),
+        failed: read(&CALLS.failed),
+    }
+}
+
+/// Counts a call and makes it, unless the fake refuses it.
+fn call<T>(counter: &AtomicU64, make: impl FnOnce() -> Option<T>) -> Option<T> {
+    counter.fetch_add(1, Ordering::Relaxed);
+    let answer = if permitted() { make() } else { None };
+    if answer.is_none() {
+        CALLS.failed.fetch_add(1, Ordering::Relaxed);
+    }
+    answer
+}
+
+#[cfg(test)]
+fn permitted() -> bool {
+    fake::permitted()
+}
+#[cfg(not(test))]
+const fn permitted() -> bool {
+    true
+}
+
+/// The OS page size in bytes, read at run time: 4, 16 or 64 KiB.
+#[inline]
+pub(crate) fn page_bytes() -> usize {
+    static PAGE: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: every thread computes the same value.
+    match PAGE.load(Ordering::Relaxed) {
+        0 => {
+            let bytes = unix::read_page_bytes().max(crate::config::PAGE_BYTES);
+            PAGE.store(bytes, Ordering::Relaxed);
+            bytes
+        }
+        bytes => bytes,
+    }
+}
+
+/// Reserves `bytes` of readable, writable, zero memory at a multiple of
+/// `align`, backed by nothing until it is written. `None` when the system has
+/// no more, or when the sum overflows.
+pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    call(&CALLS.reserve, || unix::reserve(bytes, align))
+}
+
+/// Gives address space back.
+///
+/// # Safety
+/// The range lies in a mapping of [`reserve`]'s, and nothing uses it any more.
+pub(crate) unsafe fn release(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the caller's promise.
+    call(&CALLS.release, || unsafe { unix::release(at, bytes) }).is_some()
+}
+
+/// Gives the memory of a range back and keeps its address space. After `true`
+/// the range reads as zero; after `false` it is as it was.
+///
+/// # Safety
+/// The range lies in a mapping of [`reserve`]'s, and nobody needs its contents.
+pub(crate) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the caller's promise.
+    call(&CALLS.purge, || unsafe { native::purge(at, bytes) }).is_some()
+}
+
+/// Changes the size of a whole mapping, moving it if it must, without copying.
+/// `None` leaves it as it was.
+///
+/// # Safety
+/// `at..at + old_bytes` is exactly one mapping, and the caller owns it.
+pub(crate) unsafe fn remap(
+    at: NonNull<u8>,
+    old_bytes: usize,
+    new_bytes: usize,
+) -> Option<NonNull<u8>> {
+    // SAFETY: the caller's promise.
+    call(&CALLS.remap, || unsafe { native::remap(at, old_bytes, new_bytes) })
+}
+
+/// Waits until `word` is no longer `seen`, or for no reason at all.
+pub(crate) fn wait(word: &AtomicU32, seen: u32) {
+    native::wait(word, seen);
+}
+
+/// Wakes one thread that waits on `word`.
+pub(crate) fn wake_one(word: &AtomicU32) {
+    native::wake_one(word);
+}
+
+/// Writes the one line that says what is wrong, and aborts.
+#[cold]
+pub(crate) fn abort(what: Corruption) -> ! {
+    write_stderr(what.line().as_bytes());
+    std::process::abort()
+}

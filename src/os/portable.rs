@@ -1,0 +1,34 @@
+//! Plain POSIX, for unix systems other than Linux; `--cfg tallow_portable`
+//! chooses it on Linux too, which is how it is tested.
+
+use crate::sync::AtomicU32;
+use core::ptr::NonNull;
+
+/// Lays a fresh mapping over the range: the one way that gives the memory back
+/// everywhere and reads as zero afterwards.
+pub(super) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> Option<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the caller owns the range, and nobody needs its contents.
+    let got = unsafe { libc::mmap(at.as_ptr().cast(), bytes, access, flags, -1, 0) };
+    (got == at.as_ptr().cast()).then_some(())
+}
+
+/// No unix but Linux moves a mapping: the caller copies.
+pub(super) unsafe fn remap(_at: NonNull<u8>, _old: usize, _new: usize) -> Option<NonNull<u8>> {
+    None
+}
+
+pub(super) fn wait(_word: &AtomicU32, _seen: u32) {
+    std::thread::yield_now();
+}
+
+pub(super) fn wake_one(_word: &AtomicU32) {}
+
+/// Milliseconds of a clock that never goes back.
+pub(crate) fn now_ms() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid place.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
+    t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
+}

@@ -1,0 +1,134 @@
+//! What every unix offers in the same way.
+
+use core::ffi::{CStr, c_void};
+use core::ptr::NonNull;
+use memmap2::MmapOptions;
+use std::os::fd::RawFd;
+
+pub(super) fn read_page_bytes() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(0)
+}
+
+/// Processors that are on line, at least 1.
+pub(crate) fn processors() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let n = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(n).unwrap_or(1).max(1)
+}
+
+/// Reserves more than is asked for where the alignment needs it, and gives the
+/// ends back.
+pub(super) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    let slack = if align > super::page_bytes() { align } else { 0 };
+    let whole = bytes.checked_add(slack)?;
+    if whole > isize::MAX as usize {
+        return None;
+    }
+    let mut map = MmapOptions::new().len(whole).no_reserve_swap().map_anon().ok()?;
+    let base = map.as_mut_ptr();
+    // Later accesses to segments' headers start from integers.
+    let address = base.expose_provenance();
+    core::mem::forget(map);
+    let lead = address.wrapping_neg() & (align - 1);
+    let lead = if slack == 0 { 0 } else { lead };
+    let tail = slack - lead;
+    // SAFETY: `lead <= slack`, so all three parts lie in the new mapping.
+    let start = unsafe { NonNull::new_unchecked(base.add(lead)) };
+    for (at, part) in [(base, lead), (start.as_ptr().wrapping_add(bytes), tail)] {
+        if part > 0 {
+            // SAFETY: the part is page-aligned, ours, and has never been used.
+            // A refusal leaves unbacked address space behind and nothing else.
+            unsafe { libc::munmap(at.cast(), part) };
+        }
+    }
+    if address.checked_add(whole)? > 1 << crate::config::LG_ADDRESS {
+        // SAFETY: as above.
+        unsafe { libc::munmap(start.as_ptr().cast(), bytes) };
+        return None;
+    }
+    Some(start)
+}
+
+pub(super) unsafe fn release(at: NonNull<u8>, bytes: usize) -> Option<()> {
+    // SAFETY: the caller owns the range and has stopped using it.
+    let code = unsafe { libc::munmap(at.as_ptr().cast(), bytes) };
+    (code == 0).then_some(())
+}
+
+/// Writes all of `bytes` to stderr, as far as it takes them.
+pub(crate) fn write_stderr(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        // SAFETY: the pointer and length are those of a slice.
+        let n = unsafe { libc::write(2, bytes.as_ptr().cast(), bytes.len()) };
+        match usize::try_from(n) {
+            Ok(n) if n > 0 => bytes = &bytes[n.min(bytes.len())..],
+            _ => return,
+        }
+    }
+}
+
+/// Reads the start of a file into `out` and returns what was read; empty when
+/// the file cannot be read. Allocates nothing, so it may run anywhere.
+pub(crate) fn read_file<'a>(path: &CStr, out: &'a mut [u8]) -> &'a [u8] {
+    // SAFETY: the path is a C string.
+    let fd: RawFd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return &[];
+    }
+    let mut len = 0;
+    while len < out.len() {
+        let rest = &mut out[len..];
+        // SAFETY: the pointer and length are those of a slice.
+        let n = unsafe { libc::read(fd, rest.as_mut_ptr().cast(), rest.len()) };
+        match usize::try_from(n) {
+            Ok(n) if n > 0 => len += n,
+            _ => break,
+        }
+    }
+    // SAFETY: the descriptor is ours.
+    unsafe { libc::close(fd) };
+    &out[..len]
+}
+
+/// Has `hook(value)` called when the calling thread ends, after the
+/// destructors of its `thread_local!`s. `false` when the system has no more
+/// keys: then the thread must keep nothing.
+///
+/// `hook` must be the same function at every call.
+pub(crate) fn arm_exit_hook(hook: unsafe extern "C" fn(*mut c_void), value: NonNull<c_void>) -> bool {
+    use crate::sync::{AtomicU64, Ordering};
+    /// 0: no key yet; otherwise the key + 1.
+    static KEY: AtomicU64 = AtomicU64::new(0);
+    // Acquire/Release: a pair of their own; whoever reads the key may use it.
+    let mut known = KEY.load(Ordering::Acquire);
+    if known == 0 {
+        let mut key: libc::pthread_key_t = 0;
+        // SAFETY: `key` is a valid place, the hook a valid function.
+        if unsafe { libc::pthread_key_create(&raw mut key, Some(hook)) } != 0 {
+            return false;
+        }
+        known = u64::from(key) + 1;
+        if let Err(first) =
+            KEY.compare_exchange(0, known, Ordering::AcqRel, Ordering::Acquire)
+        {
+            // SAFETY: the key is ours, and no value was set for it.
+            unsafe { libc::pthread_key_delete(key) };
+            known = first;
+        }
+    }
+    let key = (known - 1) as libc::pthread_key_t;
+    // SAFETY: the key is live; it is never deleted once published.
+    unsafe { libc::pthread_setspecific(key, value.as_ptr()) == 0 }
+}
+
+/// Has `prepare` called before each fork, `parent` and `child` after it.
+pub(crate) fn at_fork(
+    prepare: unsafe extern "C" fn(),
+    parent: unsafe extern "C" fn(),
+    child: unsafe extern "C" fn(),
+) -> bool {
+    // SAFETY: three valid functions that stay loaded as long as the program.
+    unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) == 0 }
+}

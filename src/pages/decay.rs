@@ -1,0 +1,124 @@
+//! When dirty pages go back to the OS: a pure function of time and counts.
+//!
+//! As in jemalloc: time is cut into epochs; each epoch remembers how many pages
+//! became dirty in it; a page's right to stay falls along a smoothstep curve
+//! from 1 to 0 over the decay time. The sum over the epochs is the limit.
+
+/// Epochs to a decay time.
+pub(crate) const EPOCHS: usize = 64;
+/// 1.0 of the curve.
+const ONE: u64 = 1 << 24;
+/// `CURVE[age]`: what may stay of pages that are `age` epochs old.
+const CURVE: [u64; EPOCHS] = curve();
+
+/// `1 - smootherstep(x)` for `x = (age + 1) / EPOCHS`, in fixed point:
+/// `6x^5 - 15x^4 + 10x^3` (Perlin).
+const fn curve() -> [u64; EPOCHS] {
+    let mut out = [0; EPOCHS];
+    let n = EPOCHS as i128;
+    let mut i = 0;
+    while i < EPOCHS {
+        let x = (i + 1) as i128;
+        let top = 6 * x.pow(5) - 15 * x.pow(4) * n + 10 * x.pow(3) * n * n;
+        out[i] = (ONE as i128 - top * ONE as i128 / n.pow(5)) as u64;
+        i += 1;
+    }
+    out
+}
+
+/// The decay clock of the page heap.
+#[derive(Debug)]
+pub(crate) struct Decay {
+    epoch_ms: u64,
+    /// Start of the running epoch; 0 before the first tick.
+    since_ms: u64,
+    /// Dirty pages when the last epoch ended, after purging.
+    seen_pages: usize,
+    /// Pages that became dirty, newest epoch first.
+    backlog: [usize; EPOCHS],
+}
+
+impl Decay {
+    pub(crate) const fn new(decay_ms: u64) -> Self {
+        Self {
+            epoch_ms: decay_ms / EPOCHS as u64,
+            since_ms: 0,
+            seen_pages: 0,
+            backlog: [0; EPOCHS],
+        }
+    }
+
+    /// Moves the clock to `now_ms` and returns how many of the `dirty_pages`
+    /// may stay, or `None` when no epoch has ended.
+    pub(crate) fn advance(&mut self, now_ms: u64, dirty_pages: usize) -> Option<usize> {
+        if self.since_ms == 0 {
+            self.since_ms = now_ms.max(1);
+        }
+        let ended = now_ms.saturating_sub(self.since_ms) / self.epoch_ms.max(1);
+        if ended == 0 {
+            return None;
+        }
+        self.since_ms += ended * self.epoch_ms.max(1);
+        let shift = (ended as usize).min(EPOCHS);
+        self.backlog.copy_within(..EPOCHS - shift, shift);
+        self.backlog[..shift].fill(0);
+        self.backlog[shift - 1] = dirty_pages.saturating_sub(self.seen_pages);
+        let stay: u64 = self.backlog.iter().zip(CURVE).map(|(&n, part)| n as u64 * part).sum();
+        let limit = ((stay / ONE) as usize).min(dirty_pages);
+        self.seen_pages = limit;
+        Some(limit)
+    }
+
+    /// Everything was purged: nothing is owed.
+    pub(crate) fn reset(&mut self, dirty_pages: usize) {
+        self.backlog = [0; EPOCHS];
+        self.seen_pages = dirty_pages;
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use quickcheck::quickcheck;
+
+    #[test]
+    fn curve_falls_from_one_to_nothing() {
+        assert!(CURVE.windows(2).all(|w| w[0] >= w[1]));
+        assert!(CURVE[0] > ONE * 99 / 100);
+        assert_eq!(CURVE[EPOCHS / 2 - 1], ONE / 2);
+        assert_eq!(CURVE[EPOCHS - 1], 0);
+    }
+
+    #[test]
+    fn a_spike_is_gone_after_the_decay_time() {
+        let mut decay = Decay::new(6400);
+        assert_eq!(decay.advance(1000, 0), None);
+        let (mut dirty, mut half) = (1000, 0);
+        for ms in 1001..=1000 + 6400 + 100 {
+            if let Some(limit) = decay.advance(ms, dirty) {
+                assert!(limit <= dirty);
+                dirty = limit;
+            }
+            if ms == 1000 + 3300 {
+                half = dirty;
+            }
+        }
+        assert_eq!(dirty, 0);
+        assert!((400..600).contains(&half), "{half}");
+    }
+
+    quickcheck! {
+        fn never_allows_more_than_there_is(steps: Vec<(u16, u16)>) -> bool {
+            let mut decay = Decay::new(1000);
+            let (mut now, mut dirty) = (1, 0usize);
+            steps.iter().all(|&(ms, grown)| {
+                now += u64::from(ms);
+                dirty += usize::from(grown);
+                let limit = decay.advance(now, dirty).unwrap_or(dirty);
+                let fine = limit <= dirty;
+                dirty = limit;
+                fine
+            })
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! Floor 4: the page heap. It owns all segments and lends runs of pages.
+//!
+//! ```text
+//!   OS --reserve--> segment --allocate--> slab or large block
+//!    ^                 ^                        |
+//!    | release      purged <--decay, purge-- dirty <--- free
+//!    +---- wholly purged segments
+//! ```
+//!
+//! A free page is *dirty* (backed, contents unknown) or *purged* (zero when
+//! read, backed by nothing). Allocation takes dirty pages first, in the segment
+//! lowest in the table, so that the others drain; decay purges from the top.
+//! Free runs are found in bit sets, and two neighbours that are free are one
+//! run without anybody merging them. A hint per segment, an upper bound for its
+//! longest run, keeps the search from looking where nothing can be.
+//!
+//! Invariants, under the one lock:
+//! - P1: each page of a segment is in exactly one state: header, used (a slab's
+//!   or a large block's), free dirty, free purged, purging.
+//! - P2: `dirty_pages`, `free_pages`, `purging_pages` equal the sums over the sets.
+//! - P3: `free_hint[s]`, `dirty_hint[s]` are at least the longest runs of segment `s`.
+//!
+//! `madvise` runs outside the lock: the pages are marked *purging* meanwhile.
+
+pub(crate) mod decay;
+
+use crate::config::{
+    DECAY_MS, LG_PAGE, MAX_SEGMENTS, PAGE_BYTES, RESERVE_SEGMENTS, SEGMENT_BYTES, SEGMENT_PAGES,
+};
+use crate::lock::Lock;
+use crate::os;
+use crate::segment::{Segment, SegmentPages, header_pages};
+use core::ptr::{self, NonNull};
+use decay::Decay;
+
+/// Runs that one round of purging takes out of a segment.
+const PURGE_BATCH: usize = 64;
+
+/// A run of pages lent out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub(crate) start: NonNull<u8>,
+    /// Whether every byte is known to be zero.
+    pub(crate) zeroed: bool,
+}
+
+/// The page heap's own counts, in pages but for the first two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PageBooks {
+    pub(crate) segments: usize,
+    /// Reserved segments that nothing has been put into.
+    pub(crate) spare_segments: usize,
+    pub(crate) header_pages: usize,
+    pub(crate) free_pages: usize,
+    pub(crate) dirty_pages: usize,
+    pub(crate) purging_pages: usize,
+    /// Bytes of the segment table that are in use.
+    pub(crate) table_bytes: usize,
+}
+
+impl PageBooks {
+    pub(crate) fn mapped_bytes(&self) -> usize {
+        (self.segments + self.spare_segments) * SEGMENT_BYTES
+    }
+
+    /// Pages that are lent out.
+    pub(crate) fn used_pages(&self) -> usize {
+        self.segments * SEGMENT_PAGES - self.header_pages - self.free_pages - self.purging_pages
+    }
+}
+
+struct State {
+    /// The table: `MAX_SEGMENTS` places each, reserved when first needed.
+    segments: *mut *mut Segment,
+    free_hint: *mut u16,
+    dirty_hint: *mut u16,
+    /// Places in use, and free ones among them.
+    len: usize,
+    spare: [*mut u8; RESERVE_SEGMENTS],
+    books: PageBooks,
+    decay: Decay,
+}
+
+// SAFETY: the pointers lead to memory that the page heap owns.
+unsafe impl Send for State {}
+
+/// Which free pages a search looks at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Dirty,
+    Any,
+}
+
+/// The page heap.
+pub(crate) struct PageHeap {
+    state: Lock<State>,
+}
+
+impl PageHeap {
+    pub(crate) const fn new() -> Self {
+        Self {
+            state: Lock::new(State {
+                segments: ptr::null_mut(),
+                free_hint: ptr::null_mut(),
+                dirty_hint: ptr::null_mut(),
+                len: 0,
+                spare: [ptr::null_mut(); RESERVE_SEGMENTS],
+                books: PageBooks {
+                    segments: 0,
+                    spare_segments: 0,
+                    header_pages: 0,
+                    free_pages: 0,
+                    dirty_pages: 0,
+                    purging_pages: 0,
+                    table_bytes: 0,
+                },
+                decay: Decay::new(DECAY_MS),
+            }),
+        }
+    }
+
+    /// Lends `pages` pages whose start is a multiple of `align_pages` (a power
+    /// of two, at most a segment). `None` when memory is out. May call the OS.
+    pub(crate) fn allocate(&self, pages: usize, align_pages: usize) -> Option<Extent> {
+        let unit = os::page_bytes() >> LG_PAGE;
+        let (pages, align) = (pages.next_multiple_of(unit), align_pages.max(unit));
+        let mut state = self.state.lock();
+        state
+            .search(Want::Dirty, pages, align)
+            .or_else(|| state.search(Want::Any, pages, align))
+            .or_else(|| {
+                state.grow()?;
+                state.search(Want::Any, pages, align)
+            })
+    }
+
+    /// Takes pages back. They are dirty from now on.
+    ///
+    /// # Safety
+    /// The run was lent by [`PageHeap::allocate`], its entries are empty, and
+    /// nobody uses it.
+    pub(crate) unsafe fn free(&self, start: NonNull<u8>, pages: usize) {
+        let unit = os::page_bytes() >> LG_PAGE;
+        let mut state = self.state.lock();
+        state.put_back(start, pages.next_multiple_of(unit));
+    }
+
+    /// Lends the pages behind a run too, if they are free.
+    ///
+    /// # Safety
+    /// The run of `pages` at `start` is lent to the caller.
+    pub(crate) unsafe fn extend(&self, start: NonNull<u8>, pages: usize, to: usize) -> bool {
+        let unit = os::page_bytes() >> LG_PAGE;
+        let (pages, to) = (pages.next_multiple_of(unit), to.next_multiple_of(unit));
+        let first = Segment::page_of(start.addr().get());
+        let mut state = self.state.lock();
+        let Some(segment) = Segment::find(start.addr().get()) else { return false };
+        // SAFETY: the lock is held (S3).
+        let free = segment.pages.with_mut(|p| unsafe { (*p).free.contains_all(first + pages, to - pages) });
+        if free {
+            state.take_out(segment, first + pages, to - pages);
+        }
+        free
+    }
+
+    /// Gives everything that is free and dirty back to the OS, and whole
+    /// segments with it. Returns the bytes. Calls the OS.
+    pub(crate) fn purge_all(&self) -> usize {
+        let bytes = self.purge_down_to(0);
+        let mut state = self.state.lock();
+        let dirty = state.books.dirty_pages;
+        state.decay.reset(dirty);
+        bytes
+    }
+
+    /// Lets the decay clock run: purges what its time has come. Cheap when
+    /// nothing is due. May call the OS.
+    pub(crate) fn tick(&self, now_ms: u64) {
+        let Some(mut state) = self.state.try_lock() else { return };
+        let dirty = state.books.dirty_pages;
+        let due = state.decay.advance(now_ms, dirty);
+        drop(state);
+        if let Some(limit) = due
+            && limit < dirty
+        {
+            self.purge_down_to(limit);
+        }
+    }
+
+    /// Purges until at most `limit` pages are dirty; from the top of the table,
+    /// a batch of runs at a time, outside the lock. Returns the bytes purged.
+    fn purge_down_to(&self, limit: usize) -> usize {
+        let mut purged_pages = 0;
+        let mut slot = self.state.lock().len;
+        while slot > 0 {
+            slot -= 1;
+            let mut from = 0;
+            loop {
+                let mut state = self.state.lock();
+                let Some(segment) = state.segment(slot) else { break };
+                let room = state.books.dirty_pages.saturating_sub(limit);
+                let (runs, count, next) = state.begin_purge(segment, from, room);
+                drop(state);
+                if count == 0 {
+                    break;
+                }
+                from = next;
+                let mut done = [false; PURGE_BATCH];
+                for (run, done) in runs[..count].iter().zip(&mut done) {
+                    let at = segment.page_at(usize::from(run.0));
+                    // SAFETY: the run is marked purging, so it is ours alone.
+                    *done = unsafe { os::purge(at, usize::from(run.1) << LG_PAGE) };
+                }
+                let mut state = self.state.lock();
+                for (&(first, len), done) in runs[..count].iter().zip(done) {
+                    state.end_purge(segment, first.into(), len.into(), done);
+                    purged_pages += if done { usize::from(len) } else { 0 };
+                }
+                if next >= SEGMENT_PAGES {
+                    break;
+                }
+            }
+            self.state.lock().release_if_empty(slot);
+        }
+        purged_pages << LG_PAGE
+    }
+
+    pub(crate) fn books(&self) -> PageBooks {
+        let state = self.state.lock();
+        state.books
+    }
+
+    /// Calls `f` with every segment, lowest first.
+    ///
+    /// # Safety
+    /// The caller holds the lock by [`PageHeap::raw_lock`].
+    pub(crate) unsafe fn each_segment_held(&self, mut f: impl FnMut(&'static Segment, &SegmentPages)) {
+        // SAFETY: the caller's promise.
+        let state = unsafe { self.state.value_held() };
+        for slot in 0..state.len {
+            if let Some(segment) = state.segment(slot) {
+                // SAFETY: the lock is held (S3).
+                segment.pages.with_mut(|p| f(segment, unsafe { &*p }));
+            }
+        }
+    }
+
+    /// The books, for a caller that holds the lock.
+    ///
+    /// # Safety
+    /// As for [`PageHeap::each_segment_held`].
+    pub(crate) unsafe fn books_held(&self) -> PageBooks {
+        // SAFETY: the caller's promise.
+        unsafe { self.state.value_held() }.books
+    }
+
+    /// In a forked child: pages that another thread of the parent was purging
+    /// belong to nobody here. They are dirty.
+    ///
+    /// # Safety
+    /// As for [`PageHeap::each_segment_held`]; the caller is the only thread.
+    pub(crate) unsafe fn recover_in_child(&self) {
+        // SAFETY: the caller's promise.
+        let state = unsafe { self.state.value_held() };
+        for slot in 0..state.len {
+            let Some(segment) = state.segment(slot) else { continue };
+            loop {
+                // SAFETY: the lock is held (S3).
+                let run = segment.pages.with_mut(|p| unsafe { (*p).purging.next_run(0) });
+                let Some((first, len)) = run else { break };
+                state.end_purge(segment, first, len, false);
+            }
+        }
+    }
+
+    /// For the fork handlers and the audit.
+    pub(crate) fn raw_lock(&self) {
+        self.state.raw_lock();
+    }
+
+    /// # Safety
+    /// The caller holds the lock by [`PageHeap::raw_lock`].
+    pub(crate) unsafe fn raw_unlock(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.state.raw_unlock() }
+    }
+}
+
+impl State {
+    fn segment(&self, slot: usize) -> Option<&'static Segment> {
+        debug_assert!(slot < self.len);
+        // SAFETY: `slot < len`, and the table is there once `len > 0`.
+        let at = unsafe { *self.segments.add(slot) };
+        // SAFETY: a pointer in the table leads to an installed segment.
+        unsafe { at.as_ref() }
+    }
+
+    fn hints(&mut self, want: Want) -> &mut [u16] {
+        if self.len == 0 {
+            return &mut [];
+        }
+        let at = if want == Want::Dirty { self.dirty_hint } else { self.free_hint };
+        // SAFETY: the table has `len` places, written when they were taken.
+        unsafe { core::slice::from_raw_parts_mut(at, self.len) }
+    }
+
+    fn search(&mut self, want: Want, pages: usize, align: usize) -> Option<Extent> {
+        if want == Want::Dirty && self.books.dirty_pages < pages {
+            return None;
+        }
+        let mut from = 0;
+        loop {
+            let ahead = &self.hints(want)[from..];
+            let slot = from + ahead.iter().position(|&hint| usize::from(hint) >= pages)?;
+            let segment = self.segment(slot)?;
+            // SAFETY: the lock is held (S3).
+            let (found, longest) = segment.pages.with_mut(|p| unsafe {
+                if want == Want::Dirty {
+                    (*p).dirty.find_run(pages, align)
+                } else {
+                    (*p).free.find_run(pages, align)
+                }
+            });
+            if let Some(first) = found {
+                let dirty = self.take_out(segment, first, pages);
+                return Some(Extent { start: segment.page_at(first), zeroed: dirty == 0 });
+            }
+            self.hints(want)[slot] = longest as u16;
+            from = slot + 1;
+        }
+    }
+
+    /// Takes free pages out of the sets; returns how many were dirty.
+    fn take_out(&mut self, segment: &Segment, first: usize, pages: usize) -> usize {
+        // SAFETY: the lock is held (S3).
+        let dirty = segment.pages.with_mut(|p| unsafe {
+            debug_assert!((*p).free.contains_all(first, pages));
+            let dirty = (*p).dirty.count_in(first, pages);
+            (*p).free.remove(first, pages);
+            (*p).dirty.remove(first, pages);
+            dirty
+        });
+        self.books.free_pages -= pages;
+        self.books.dirty_pages -= dirty;
+        dirty
+    }
+
+    fn put_back(&mut self, start: NonNull<u8>, pages: usize) {
+        let Some(segment) = Segment::find(start.addr().get()) else { return };
+        let first = Segment::page_of(start.addr().get());
+        self.insert_free(segment, first, pages, true);
+    }
+
+    fn insert_free(&mut self, segment: &Segment, first: usize, pages: usize, dirty: bool) {
+        // SAFETY: the lock is held (S3).
+        let (free_run, dirty_run) = segment.pages.with_mut(|p| unsafe {
+            (*p).free.insert(first, pages);
+            let free_run = (*p).free.run_around(first).1;
+            if !dirty {
+                return (free_run, 0);
+            }
+            (*p).dirty.insert(first, pages);
+            (free_run, (*p).dirty.run_around(first).1)
+        });
+        self.books.free_pages += pages;
+        let slot = segment.slot as usize;
+        let hint = &mut self.hints(Want::Any)[slot];
+        *hint = (*hint).max(free_run as u16);
+        if dirty {
+            self.books.dirty_pages += pages;
+            let hint = &mut self.hints(Want::Dirty)[slot];
+            *hint = (*hint).max(dirty_run as u16);
+        }
+    }
+
+    /// Marks up to `room` dirty pages of a segment, from page `from` on, as
+    /// being purged. Returns the runs, how many, and where to go on.
+    fn begin_purge(
+        &mut self,
+        segment: &Segment,
+        from: usize,
+        room: usize,
+    ) -> ([(u16, u16); PURGE_BATCH], usize, usize) {
+        let (mut runs, mut count, mut at, mut room) = ([(0, 0); PURGE_BATCH], 0, from, room);
+        let unit = os::page_bytes() >> LG_PAGE;
+        while count < PURGE_BATCH && room > 0 {
+            // SAFETY: the lock is held (S3).
+            let run = segment.pages.with_mut(|p| unsafe { (*p).dirty.next_run(at) });
+            let Some((first, len)) = run else {
+                return (runs, count, SEGMENT_PAGES);
+            };
+            let len = len.min(room.next_multiple_of(unit));
+            self.take_out(segment, first, len);
+            // SAFETY: as above.
+            segment.pages.with_mut(|p| unsafe { (*p).purging.insert(first, len) });
+            self.books.purging_pages += len;
+            runs[count] = (first as u16, len as u16);
+            count += 1;
+            at = first + len;
+            room = room.saturating_sub(len);
+        }
+        (runs, count, at)
+    }
+
+    fn end_purge(&mut self, segment: &Segment, first: usize, len: usize, purged: bool) {
+        // SAFETY: the lock is held (S3).
+        segment.pages.with_mut(|p| unsafe { (*p).purging.remove(first, len) });
+        self.books.purging_pages -= len;
+        self.insert_free(segment, first, len, !purged);
+    }
+
+    /// Gives a segment back whose pages are all free and purged. One stays, so
+    /// that a process at rest does not reserve and release in turn.
+    fn release_if_empty(&mut self, slot: usize) {
+        let Some(segment) = self.segment(slot) else { return };
+        let header = header_pages();
+        // SAFETY: the lock is held (S3).
+        let empty = segment.pages.with_mut(|p| unsafe {
+            (*p).free.count() == SEGMENT_PAGES - header && (*p).dirty.count() == 0
+        });
+        if !empty || self.books.segments == 1 {
+            return;
+        }
+        segment.uninstall();
+        // SAFETY: nothing in it is used, and it is off the map.
+        let released = unsafe { os::release(segment.base(), SEGMENT_BYTES) };
+        if !released {
+            // SAFETY: the segment is mapped and its header whole; S1 again.
+            unsafe { Segment::install(segment.base(), slot as u32) };
+            return;
+        }
+        // SAFETY: `slot < len`.
+        unsafe { *self.segments.add(slot) = ptr::null_mut() };
+        self.hints(Want::Any)[slot] = 0;
+        self.hints(Want::Dirty)[slot] = 0;
+        self.books.segments -= 1;
+        self.books.header_pages -= header;
+        self.books.free_pages -= SEGMENT_PAGES - header;
+    }
+
+    /// Adds a segment.
+    fn grow(&mut self) -> Option<()> {
+        self.make_table()?;
+        let slot = (0..self.len).find(|&slot| self.segment(slot).is_none()).unwrap_or(self.len);
+        if slot == MAX_SEGMENTS {
+            return None;
+        }
+        let base = self.next_segment()?;
+        if slot == self.len {
+            self.len += 1;
+            self.books.table_bytes = self.len * (size_of::<*mut Segment>() + 2 * size_of::<u16>());
+        }
+        // SAFETY: the segment is fresh.
+        let segment = unsafe { Segment::install(base, slot as u32) };
+        // SAFETY: `slot < len`.
+        unsafe { *self.segments.add(slot) = segment.as_ptr() };
+        let usable = SEGMENT_PAGES - header_pages();
+        self.hints(Want::Any)[slot] = usable as u16;
+        self.hints(Want::Dirty)[slot] = 0;
+        self.books.segments += 1;
+        self.books.header_pages += header_pages();
+        self.books.free_pages += usable;
+        Some(())
+    }
+
+    fn make_table(&mut self) -> Option<()> {
+        if !self.segments.is_null() {
+            return Some(());
+        }
+        let row = size_of::<*mut Segment>() + 2 * size_of::<u16>();
+        let table = os::reserve(MAX_SEGMENTS * row, os::page_bytes())?;
+        self.segments = table.as_ptr().cast();
+        // SAFETY: the three columns lie behind each other in the reservation.
+        self.free_hint = unsafe { self.segments.add(MAX_SEGMENTS) }.cast();
+        // SAFETY: as above.
+        self.dirty_hint = unsafe { self.free_hint.add(MAX_SEGMENTS) };
+        Some(())
+    }
+
+    fn next_segment(&mut self) -> Option<NonNull<u8>> {
+        if self.books.spare_segments == 0 {
+            let (start, count) = os::reserve(RESERVE_SEGMENTS * SEGMENT_BYTES, SEGMENT_BYTES)
+                .map(|start| (start, RESERVE_SEGMENTS))
+                .or_else(|| Some((os::reserve(SEGMENT_BYTES, SEGMENT_BYTES)?, 1)))?;
+            for i in 0..count {
+                // The last is used first: put the lowest address there.
+                let offset = (count - 1 - i) * SEGMENT_BYTES;
+                self.spare[i] = start.as_ptr().wrapping_add(offset);
+            }
+            self.books.spare_segments = count;
+        }
+        self.books.spare_segments -= 1;
+        NonNull::new(self.spare[self.books.spare_segments])
+    }
+}
+
+/// The number of pages that hold `bytes`.
+#[inline]
+pub(crate) const fn pages_for(bytes: usize) -> usize {
+    bytes.div_ceil(PAGE_BYTES)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,188 @@
+//! Floor 3: segments, and the way from an address to what owns it.
+//!
+//! ```text
+//!  4 MiB-aligned                                                   +4 MiB
+//!  | header: page map, page sets | slab | slab | large ... | free ... |
+//!  |<-- 3 pages, metadata ------>|<--------- 1021 pages ------------->|
+//! ```
+//!
+//! The *segment map*, one bit for every 4 MiB of the address space, says which
+//! addresses are Tallow's; masking an address gives its segment; the page map
+//! in the header gives each page's [`Entry`]. No tree, no search; and a foreign
+//! pointer is found out without touching memory that may not be there.
+//!
+//! Invariants
+//! - S1: a set bit in the map means: the segment is mapped and its header is
+//!   initialised. It is set after that and cleared before the segment goes.
+//! - S2: every page of a slab has the slab's entry; the first page of a large
+//!   block has its length; all other entries are empty.
+//! - S3: the page sets are read and written under the page heap's lock only.
+
+use crate::bits::PageSet;
+use crate::config::{LG_ADDRESS, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
+use crate::os;
+use crate::sync::{AtomicU64, AtomicUsize, Cell, Ordering};
+use core::ptr::{self, NonNull};
+
+const LG_SEGMENT: u32 = SEGMENT_BYTES.trailing_zeros();
+const MAP_WORDS: usize = 1 << (LG_ADDRESS - LG_SEGMENT - 6);
+
+/// One bit for every segment-sized piece of the address space; 8 MiB of
+/// address space, of which only the touched pages are ever backed.
+static MAP: [AtomicU64; MAP_WORDS] = [const { AtomicU64::new(0) }; MAP_WORDS];
+
+/// The header at the start of a segment.
+#[repr(C)]
+pub(crate) struct Segment {
+    /// Place in the page heap's table.
+    pub(crate) slot: u32,
+    entries: [AtomicUsize; SEGMENT_PAGES],
+    /// Owned by the page heap (S3).
+    pub(crate) pages: Cell<SegmentPages>,
+}
+
+/// The page sets of a segment.
+#[derive(Debug)]
+pub(crate) struct SegmentPages {
+    /// Pages that nobody uses.
+    pub(crate) free: PageSet,
+    /// Pages of `free` that may be backed by memory.
+    pub(crate) dirty: PageSet,
+    /// Pages that are being purged: not free, not used.
+    pub(crate) purging: PageSet,
+}
+
+/// What a page of a segment belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Free, or the inside of a large block, or the segment's header.
+    None,
+    /// A slab, by the address of its header.
+    Slab(NonNull<u8>),
+    /// The first page of a large block of so many pages.
+    Large { pages: usize },
+}
+
+impl Entry {
+    const LARGE: usize = 1;
+
+    fn encode(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Slab(header) => header.as_ptr().expose_provenance(),
+            Self::Large { pages } => pages << 1 | Self::LARGE,
+        }
+    }
+
+    #[inline]
+    fn decode(word: usize) -> Self {
+        if word & Self::LARGE != 0 {
+            return Self::Large { pages: word >> 1 };
+        }
+        NonNull::new(ptr::with_exposed_provenance_mut(word)).map_or(Self::None, Self::Slab)
+    }
+}
+
+/// Bytes of the header, rounded up to OS pages.
+pub(crate) fn header_pages() -> usize {
+    size_of::<Segment>().next_multiple_of(os::page_bytes()) >> LG_PAGE
+}
+
+#[inline]
+fn map_bit(address: usize) -> Option<(&'static AtomicU64, u64)> {
+    let index = address >> LG_SEGMENT;
+    Some((MAP.get(index / 64)?, 1 << (index % 64)))
+}
+
+impl Segment {
+    /// Writes the header of a new segment and puts it on the map.
+    ///
+    /// # Safety
+    /// `base` is the start of an unused, zero, mapped segment.
+    pub(crate) unsafe fn install(base: NonNull<u8>, slot: u32) -> NonNull<Self> {
+        let segment = base.cast::<Self>();
+        let header = header_pages();
+        let mut free = PageSet::EMPTY;
+        free.insert(header, SEGMENT_PAGES - header);
+        let pages = SegmentPages { free, dirty: PageSet::EMPTY, purging: PageSet::EMPTY };
+        // The entries are zero, which is `Entry::None`.
+        // SAFETY: the memory is ours, large enough and aligned.
+        unsafe { (&raw mut (*segment.as_ptr()).slot).write(slot) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*segment.as_ptr()).pages).write(Cell::new(pages)) };
+        if let Some((word, bit)) = map_bit(base.addr().get()) {
+            // Release pairs with the Acquire in `find` (S1).
+            word.fetch_or(bit, Ordering::Release);
+        }
+        segment
+    }
+
+    /// Takes the segment off the map, before it is given back (S1).
+    pub(crate) fn uninstall(&self) {
+        if let Some((word, bit)) = map_bit(self.base().addr().get()) {
+            // Relaxed: nobody holds memory of this segment any more.
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// The segment that an address lies in, if it is one of Tallow's.
+    #[inline]
+    pub(crate) fn find(address: usize) -> Option<&'static Self> {
+        let (word, bit) = map_bit(address)?;
+        // Acquire pairs with the Release in `install`.
+        if word.load(Ordering::Acquire) & bit == 0 {
+            return None;
+        }
+        let base = address & !(SEGMENT_BYTES - 1);
+        // SAFETY: S1; the mapping's provenance was exposed when it was made.
+        Some(unsafe { &*ptr::with_exposed_provenance::<Self>(base) })
+    }
+
+    /// Whose the page with this address is.
+    #[inline]
+    pub(crate) fn entry_of(address: usize) -> Entry {
+        match Self::find(address) {
+            None => Entry::None,
+            Some(segment) => segment.entry((address & (SEGMENT_BYTES - 1)) >> LG_PAGE),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn entry(&self, page: usize) -> Entry {
+        // Acquire pairs with the Release in `set_entry`: the slab's header is
+        // seen whole.
+        Entry::decode(self.entries[page].load(Ordering::Acquire))
+    }
+
+    /// Sets the entries of `pages` pages from `first`.
+    pub(crate) fn set_entry(&self, first: usize, pages: usize, entry: Entry) {
+        let word = entry.encode();
+        for cell in &self.entries[first..first + pages] {
+            // Release pairs with the Acquire in `entry`.
+            cell.store(word, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        let address = ptr::from_ref(self).addr();
+        // Not null, since `self` is a reference. Exposed in `os::reserve`.
+        NonNull::new(ptr::with_exposed_provenance_mut(address)).unwrap_or(NonNull::dangling())
+    }
+
+    /// The address of a page of this segment.
+    pub(crate) fn page_at(&self, page: usize) -> NonNull<u8> {
+        debug_assert!(page < SEGMENT_PAGES);
+        // SAFETY: the page lies in the segment.
+        unsafe { self.base().add(page * PAGE_BYTES) }
+    }
+
+    /// The number of the page that an address of this segment lies in.
+    #[inline]
+    pub(crate) fn page_of(address: usize) -> usize {
+        (address & (SEGMENT_BYTES - 1)) >> LG_PAGE
+    }
+}
+
+// SAFETY: entries are atomic, `slot` never changes while the segment is on the
+// map, and the page sets are used under the page heap's lock (S3).
+unsafe impl Sync for Segment {}

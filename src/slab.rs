@@ -1,0 +1,403 @@
+//! Floor 5: the slab: a bit set of free regions and one header word.
+//!
+//! ```text
+//!  header word (64 bits)                      bit set, 1 = free
+//!  |  -  | arena 8 | class 8 | state 8 | live 16 |   | w0 | w1 | ... |
+//! ```
+//!
+//! *Live* counts the regions that are taken out of the slab: held by the
+//! program or waiting in a magazine. Claiming and returning take no lock.
+//!
+//! Claim: first the header (`live += n`, by compare-and-swap, only while the
+//! slab is *owned* and has room), then the bits. Return: first the bits, then
+//! the header (`live -= n`). So `live` is never below the number of bits that
+//! are missing:
+//! - L1: whoever raised `live` by `n` finds `n` bits, since that many were back
+//!   before `live` fell.
+//! - L2: the thread that lowers `live` to 0 knows that all bits are back, and it
+//!   is the only one that sees 0: it retires the slab, exactly once.
+//! - L3: the thread whose return finds `full` with `live = capacity` is the only
+//!   one that does: it lists the slab again, exactly once.
+//!
+//! States, and who may change them (always with the bin's lock; the count
+//! changes without):
+//! ```text
+//!  empty --install--> owned --no room--> full --first return--> partial
+//!    ^                  ^                                        |   |
+//!    |                  +--------- refill needs a slab ----------+   |
+//!    +------- live = 0 ------ evacuating <--- defragmentation -------+
+//! ```
+//!
+//! A set bit that is returned again is a double free: found out exactly, since
+//! the old word comes back from the atomic operation.
+
+use crate::bits::{mask, take_bits};
+use crate::class::Class;
+use crate::error::Corruption;
+use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, spin};
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
+
+/// The orderings and the order of steps that the protocol stands on. The
+/// models run the code with weaker ones to show that they would notice.
+pub(crate) trait Protocol {
+    /// Of putting bits back: what the last owner wrote happens before.
+    const RETURN_BITS: Ordering = Ordering::Release;
+    /// Of taking bits: and the next owner sees it.
+    const TAKE_BITS: Ordering = Ordering::Acquire;
+    /// Of lowering the count: the one who sees 0 sees all returns (L2).
+    const RETURN_COUNT: Ordering = Ordering::AcqRel;
+    /// Whether every return to a full slab lists it: breaks L3.
+    const LIST_ALWAYS: bool = false;
+}
+
+/// The protocol as it is shipped.
+#[derive(Debug)]
+pub(crate) struct Shipped;
+impl Protocol for Shipped {}
+
+/// What a slab is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// No slab: the header waits to be used again.
+    Empty = 0,
+    /// The bin refills from it; it is in no list.
+    Owned = 1,
+    /// Has free regions, is listed by occupancy.
+    Partial = 2,
+    /// Had no free region when the bin let go of it; in no list.
+    Full = 3,
+    /// Is being emptied: regions return, none is claimed.
+    Evacuating = 4,
+}
+
+/// A value of the header word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header(u64);
+
+/// Class and arena of a slab, as they stand in the header: proof that a slab
+/// still is what a stale pointer took it for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag(u16);
+
+impl Tag {
+    pub(crate) fn new(class: Class, arena: u8) -> Self {
+        Self(class.index() as u16 | u16::from(arena) << 8)
+    }
+
+    pub(crate) fn class(self) -> Option<Class> {
+        Class::new(usize::from(self.0 & 0xff))
+    }
+
+    pub(crate) fn arena(self) -> usize {
+        usize::from(self.0 >> 8)
+    }
+}
+
+impl Header {
+    fn new(tag: Tag, state: State, live: u32) -> Self {
+        Self(u64::from(live) | (state as u64) << 16 | u64::from(tag.0) << 24)
+    }
+
+    pub(crate) fn live(self) -> u32 {
+        (self.0 & 0xffff) as u32
+    }
+
+    pub(crate) fn state(self) -> State {
+        match (self.0 >> 16) as u8 {
+            1 => State::Owned,
+            2 => State::Partial,
+            3 => State::Full,
+            4 => State::Evacuating,
+            _ => State::Empty,
+        }
+    }
+
+    pub(crate) fn tag(self) -> Tag {
+        Tag((self.0 >> 24) as u16)
+    }
+
+    fn with_state(self, state: State) -> Self {
+        Self(self.0 & !(0xff << 16) | (state as u64) << 16)
+    }
+}
+
+/// What a return asks its thread to do next, with the bin's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum After {
+    /// Nothing.
+    Nothing,
+    /// The slab's place in the lists no longer fits, or it is empty: settle it.
+    Settle,
+}
+
+/// Neighbours in a list of the bin, under the bin's lock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Links {
+    pub(crate) prev: *mut Slab,
+    pub(crate) next: *mut Slab,
+    /// Which list.
+    pub(crate) list: u8,
+}
+
+/// A slab's header. The pages are elsewhere, so that they can be given back.
+#[repr(C)]
+pub(crate) struct Slab<P = Shipped> {
+    /// The first word, as metadata nodes require (`meta`, M2).
+    header: AtomicU64,
+    start: *mut u8,
+    words: *const AtomicU64,
+    capacity: u32,
+    word_count: u32,
+    /// Where a search for free bits starts: a guess.
+    hint: AtomicU32,
+    pub(crate) links: Cell<Links>,
+    protocol: PhantomData<P>,
+}
+
+// SAFETY: the header and words are atomic, the links are used under the bin's
+// lock, the rest does not change between `install` and the return of the node.
+unsafe impl<P> Sync for Slab<P> {}
+// SAFETY: as above.
+unsafe impl<P> Send for Slab<P> {}
+
+/// The quarter of occupancy that a partial slab is listed in, 0 to 3.
+#[inline]
+pub(crate) fn quarter(live: u32, capacity: u32) -> usize {
+    ((live * 4 / capacity) as usize).min(3)
+}
+
+impl Slab {
+    /// Bytes of metadata that the slab of a class needs: header and bit set.
+    pub(crate) fn node_bytes(class: Class) -> usize {
+        size_of::<Self>() + usize::from(class.info().words) * size_of::<AtomicU64>()
+    }
+}
+
+impl<P: Protocol> Slab<P> {
+    /// Makes a slab of the pages at `start`: owned, all regions free.
+    ///
+    /// # Safety
+    /// - `node` has room for the header and, behind it, for the bits of
+    ///   `capacity` regions; only stale readers of its first word know it.
+    /// - `start` is the start of the slab's pages, which the caller owns.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn install(node: NonNull<u8>, tag: Tag, start: *mut u8, capacity: u32) -> NonNull<Self> {
+        let slab = node.cast::<Self>().as_ptr();
+        let count = capacity.div_ceil(64);
+        // SAFETY: the words lie behind the header, in the node.
+        let words = unsafe { slab.add(1) }.cast::<AtomicU64>();
+        for w in 0..count as usize {
+            let bits = (capacity as usize - w * 64).min(64);
+            // SAFETY: `w < count`; written whole, field by field.
+            unsafe { words.add(w).write(AtomicU64::new(mask(0, bits))) };
+        }
+        let none = Links { prev: ptr::null_mut(), next: ptr::null_mut(), list: 0 };
+        // SAFETY: all of these write fields of the node, never the first word.
+        unsafe {
+            (&raw mut (*slab).start).write(start);
+            (&raw mut (*slab).words).write(words);
+            (&raw mut (*slab).capacity).write(capacity);
+            (&raw mut (*slab).word_count).write(count);
+            (&raw mut (*slab).hint).write(AtomicU32::new(0));
+            (&raw mut (*slab).links).write(Cell::new(none));
+        }
+        // SAFETY: the first word is a valid atomic, also in a recycled node.
+        let header = unsafe { &(*slab).header };
+        // Release pairs with the Acquire of `claim` and `header`: whoever sees
+        // the slab owned sees its fields.
+        header.store(Header::new(tag, State::Owned, 0).0, Ordering::Release);
+        // SAFETY: not null.
+        unsafe { NonNull::new_unchecked(slab) }
+    }
+
+    /// A slab for the models, with bits of its own.
+    #[cfg(loom)]
+    pub(crate) fn for_model(tag: Tag, capacity: u32) -> Self {
+        let words: Vec<AtomicU64> = (0..capacity.div_ceil(64) as usize)
+            .map(|w| AtomicU64::new(mask(0, (capacity as usize - w * 64).min(64))))
+            .collect();
+        let word_count = words.len() as u32;
+        Self {
+            header: AtomicU64::new(Header::new(tag, State::Owned, 0).0),
+            start: ptr::without_provenance_mut(1 << 20),
+            words: Box::leak(words.into_boxed_slice()).as_ptr(),
+            capacity,
+            word_count,
+            hint: AtomicU32::new(0),
+            links: Cell::new(Links { prev: ptr::null_mut(), next: ptr::null_mut(), list: 0 }),
+            protocol: PhantomData,
+        }
+    }
+
+    /// The header as it is now.
+    #[inline]
+    pub(crate) fn header(&self) -> Header {
+        // Acquire pairs with the Release in `install`.
+        Header(self.header.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    #[inline]
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.start
+    }
+
+    #[inline]
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: `install` set pointer and count together.
+        unsafe { core::slice::from_raw_parts(self.words, self.word_count as usize) }
+    }
+
+    /// Free bits, counted one by one.
+    pub(crate) fn count_free(&self) -> u32 {
+        // Relaxed: exact when nobody else is at work, which audits see to.
+        self.words().iter().map(|w| w.load(Ordering::Relaxed).count_ones()).sum()
+    }
+
+    /// Changes the state if it is `from`, whatever the count; returns the header
+    /// before. The caller holds the bin's lock.
+    pub(crate) fn change_state(&self, from: State, to: impl Fn(Header) -> State) -> Option<Header> {
+        let mut seen = self.header();
+        loop {
+            if seen.state() != from {
+                return None;
+            }
+            let next = seen.with_state(to(seen));
+            // AcqRel: as for the count, of which this is the other half.
+            match self.header.compare_exchange(
+                seen.0,
+                next.0,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return Some(seen),
+                Err(now) => seen = Header(now),
+            }
+        }
+    }
+
+    /// Claims up to `want` regions and hands their addresses to `out`. 0 when
+    /// the slab has no room, or is not `tag`'s owned slab any more.
+    #[inline]
+    pub(crate) fn claim(&self, tag: Tag, want: u32, out: &mut impl FnMut(*mut u8)) -> u32 {
+        let mut seen = self.header();
+        let n = loop {
+            if seen.state() != State::Owned || seen.tag() != tag {
+                return 0;
+            }
+            // Fields may be read now: the header was acquired, and an owned
+            // slab of this tag stays one at least until its count is 0 again.
+            let n = want.min(self.capacity - seen.live());
+            if n == 0 {
+                return 0;
+            }
+            // Acquire pairs with the Release in `returned`: the bits that came
+            // back before the count fell are there (L1).
+            match self.header.compare_exchange_weak(
+                seen.0,
+                seen.0 + u64::from(n),
+                Ordering::Acquire,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => break n,
+                Err(now) => seen = Header(now),
+            }
+        };
+        self.take(tag, n, out);
+        n
+    }
+
+    /// Finds the `n` bits that the count promises (L1).
+    #[inline]
+    fn take(&self, tag: Tag, n: u32, out: &mut impl FnMut(*mut u8)) {
+        let words = self.words();
+        let region = tag.class().map_or(0, |c| c.info().region_bytes as usize);
+        // Relaxed: a guess; the search goes round.
+        let mut w = self.hint.load(Ordering::Relaxed) as usize % words.len();
+        let (mut left, mut looked) = (n, 0);
+        loop {
+            let mut got = take_bits(&words[w], left, P::TAKE_BITS);
+            left -= got.count_ones();
+            while got != 0 {
+                let index = w * 64 + got.trailing_zeros() as usize;
+                got &= got - 1;
+                out(self.start.wrapping_add(index * region));
+            }
+            if left == 0 {
+                break;
+            }
+            looked += 1;
+            if looked % words.len() == 0 {
+                // Another claimer has counted, but not taken its bits yet.
+                spin();
+            }
+            w = if w + 1 == words.len() { 0 } else { w + 1 };
+        }
+        self.hint.store(w as u32, Ordering::Relaxed);
+    }
+
+    /// The region that starts at `address`, which lies in this slab.
+    #[inline]
+    pub(crate) fn region_at(&self, class: Class, address: usize) -> Result<usize, Corruption> {
+        let info = class.info();
+        let offset = address.wrapping_sub(self.start.addr());
+        let index = info.region_index(offset);
+        if index * info.region_bytes as usize != offset || index >= self.capacity as usize {
+            return Err(Corruption::Interior { address, region_bytes: info.region_bytes as usize });
+        }
+        Ok(index)
+    }
+
+    /// Puts the regions `bits` of word `w` back, first half of a return: the
+    /// count must be lowered by the number returned here. An error when one of
+    /// them was back already.
+    #[inline]
+    pub(crate) fn put(&self, w: usize, bits: u64) -> Result<u32, Corruption> {
+        let twice = self.words()[w].fetch_or(bits, P::RETURN_BITS) & bits;
+        if twice != 0 {
+            return Err(self.double_free(w, twice));
+        }
+        Ok(bits.count_ones())
+    }
+
+    /// Lowers the count by the `n` regions that were put back: the second half.
+    #[inline]
+    pub(crate) fn lower(&self, n: u32) -> Result<After, Corruption> {
+        let before = Header(self.header.fetch_sub(u64::from(n), P::RETURN_COUNT));
+        let live = before.live();
+        if live < n {
+            let address = ptr::from_ref(self).addr();
+            return Err(Corruption::Header { address, word: before.0 });
+        }
+        let now = live - n;
+        let settle = match before.state() {
+            State::Owned => false,
+            State::Full => live == self.capacity || P::LIST_ALWAYS,
+            State::Partial => {
+                now == 0 || quarter(now, self.capacity) != quarter(live, self.capacity)
+            }
+            State::Evacuating => now == 0,
+            State::Empty => {
+                let address = ptr::from_ref(self).addr();
+                return Err(Corruption::Header { address, word: before.0 });
+            }
+        };
+        Ok(if settle { After::Settle } else { After::Nothing })
+    }
+
+    /// The report for a double free of the first of `bits` in word `w`.
+    #[cold]
+    pub(crate) fn double_free(&self, w: usize, bits: u64) -> Corruption {
+        let class = self.header().tag().class();
+        let region_bytes = class.map_or(0, |c| c.info().region_bytes as usize);
+        let index = w * 64 + bits.trailing_zeros() as usize;
+        Corruption::DoubleFree { address: self.start.addr() + index * region_bytes, region_bytes }
+    }
+}

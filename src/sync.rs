@@ -1,0 +1,67 @@
+//! Floor 0: the atomics and cells that the rest is written with.
+//!
+//! This is the only file that names an atomic type. Under `--cfg loom` the same
+//! names come from loom, so that the models in [`crate::slab`] and
+//! [`crate::arena`] run the shipped code and not a copy of it.
+
+#[cfg(not(loom))]
+mod imp {
+    pub(crate) use core::cell::UnsafeCell as RawCell;
+    pub(crate) use core::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
+    };
+
+    /// A cell whose accesses loom can watch; here it is a plain one.
+    #[repr(transparent)]
+    pub(crate) struct Cell<T>(RawCell<T>);
+
+    impl<T> Cell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(RawCell::new(value))
+        }
+
+        /// Calls `f` with a pointer to the value, for reading and writing.
+        #[inline]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    pub(crate) fn spin() {
+        core::hint::spin_loop();
+    }
+}
+
+#[cfg(loom)]
+mod imp {
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+
+    pub(crate) struct Cell<T>(loom::cell::UnsafeCell<T>);
+
+    impl<T> Cell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::cell::UnsafeCell::new(value))
+        }
+
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            self.0.with_mut(f)
+        }
+    }
+
+    pub(crate) fn spin() {
+        loom::thread::yield_now();
+    }
+}
+
+pub(crate) use core::sync::atomic::Ordering;
+pub(crate) use imp::*;
+
+/// Declares a constructor that is `const`, except under loom, whose atomics
+/// have none.
+macro_rules! const_unless_loom {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
+        $(#[$meta])* #[cfg(not(loom))] $vis const fn $name($($arg: $ty),*) -> $ret $body
+        $(#[$meta])* #[cfg(loom)] $vis fn $name($($arg: $ty),*) -> $ret $body
+    };
+}
+pub(crate) use const_unless_loom;

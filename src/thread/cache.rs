@@ -1,0 +1,413 @@
+//! The thread cache: the hot path, and the slow paths behind it.
+
+use super::fork;
+use super::record::{ITEMS_AT, Record, Shared, each_record, orphan};
+use crate::arena::CENTRAL;
+use crate::class::{CLASS_COUNT, Class};
+use crate::config::{MAGAZINE_START, TICK_EVERY};
+use crate::lock::Guard;
+use crate::os;
+use crate::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering};
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+
+/// Place of one region pointer in a magazine.
+pub(crate) type Slot = AtomicPtr<u8>;
+
+/// A magazine: regions of one class, ready to be handed out. The fields are
+/// atomic because others read them; their own thread uses plain loads and
+/// stores of them (Relaxed throughout: T1 says who orders what).
+struct Magazine {
+    /// Behind the newest item.
+    cur: AtomicPtr<Slot>,
+    /// The first item; the highest address when recalled.
+    base: AtomicPtr<Slot>,
+    /// Behind the last place; null when recalled.
+    end: AtomicPtr<Slot>,
+}
+
+impl Magazine {
+    const UNUSED: Self = Self {
+        cur: AtomicPtr::new(ptr::null_mut()),
+        base: AtomicPtr::new(ptr::null_mut()),
+        end: AtomicPtr::new(ptr::null_mut()),
+    };
+
+    fn set_bounds(&self, base: *mut Slot, end: *mut Slot) {
+        self.base.store(base, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+    }
+}
+
+/// What a thread's cache is up to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Stage {
+    /// Never used.
+    Fresh = 0,
+    Live = 1,
+    /// The thread ends, or could not get a record: nothing is cached.
+    Dead = 2,
+}
+
+/// The thread cache.
+pub(crate) struct Cache {
+    magazines: [Magazine; CLASS_COUNT],
+    requested_bytes: AtomicI64,
+    record: AtomicPtr<Record>,
+    stage: AtomicU32,
+}
+
+thread_local! {
+    // No destructor and a constant start: an access is an address.
+    static CACHE: Cache = const {
+        Cache {
+            magazines: [const { Magazine::UNUSED }; CLASS_COUNT],
+            requested_bytes: AtomicI64::new(0),
+            record: AtomicPtr::new(ptr::null_mut()),
+            stage: AtomicU32::new(Stage::Fresh as u32),
+        }
+    };
+}
+
+/// Runs `f` with the calling thread's cache.
+#[inline(always)]
+pub(crate) fn with_cache<R>(f: impl FnOnce(&Cache) -> R) -> R {
+    CACHE.with(f)
+}
+
+impl Cache {
+    /// A region of `class` for a block of `size` bytes; null when memory is out.
+    #[inline(always)]
+    pub(crate) fn allocate(&self, class: Class, size: usize) -> *mut u8 {
+        let magazine = &self.magazines[class.index()];
+        let cur = magazine.cur.load(Ordering::Relaxed);
+        if cur <= magazine.base.load(Ordering::Relaxed) {
+            return self.allocate_slow(class, size);
+        }
+        // SAFETY: `cur > base`, so there is an item below it (T1).
+        let top = unsafe { cur.sub(1) };
+        magazine.cur.store(top, Ordering::Relaxed);
+        self.request(size as i64);
+        // SAFETY: the place was written when the item was pushed.
+        unsafe { (*top).load(Ordering::Relaxed) }
+    }
+
+    /// Takes a region back that held a block of `size` bytes.
+    #[inline(always)]
+    pub(crate) fn free(&self, class: Class, region: *mut u8, size: usize) {
+        let magazine = &self.magazines[class.index()];
+        let cur = magazine.cur.load(Ordering::Relaxed);
+        if cur >= magazine.end.load(Ordering::Relaxed) {
+            return self.free_slow(class, region, size);
+        }
+        // Before the region counts as cached: requested <= allocated (T5).
+        self.request(-(size as i64));
+        // SAFETY: `cur < end`, so there is a place (T1).
+        unsafe { (*cur).store(region, Ordering::Relaxed) };
+        // SAFETY: at most `end`.
+        magazine.cur.store(unsafe { cur.add(1) }, Ordering::Relaxed);
+    }
+
+    /// Enters bytes asked for, or given back.
+    #[inline(always)]
+    pub(crate) fn request(&self, bytes: i64) {
+        // Not an atomic addition: only this thread writes it.
+        let sum = self.requested_bytes.load(Ordering::Relaxed).wrapping_add(bytes);
+        self.requested_bytes.store(sum, Ordering::Relaxed);
+    }
+
+    pub(super) fn requested_bytes(&self) -> i64 {
+        self.requested_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Items in a magazine, whose first place is `items`.
+    pub(super) fn cached(&self, class: Class, items: *mut Slot) -> usize {
+        let cur = self.magazines[class.index()].cur.load(Ordering::Relaxed);
+        if cur.is_null() { 0 } else { (cur.addr() - items.addr()) / size_of::<Slot>() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn allocate_slow(&self, class: Class, size: usize) -> *mut u8 {
+        let mut region = ptr::null_mut();
+        let Some(record) = self.record() else {
+            let mut shared = orphan().lock.lock();
+            if CENTRAL.claim(0, class, 1, &mut |at| region = at) > 0 {
+                shared.claimed[class.index()] += 1;
+                shared.requested_bytes += size as i64;
+            }
+            return region;
+        };
+        let mut shared = record.lock.lock();
+        let limit = self.enter(&mut shared, record, class);
+        // One for the caller, the rest up to half of the magazine.
+        let want = (limit / 2).clamp(1, 64) as u32;
+        let items = record.items(class);
+        // The caller may have been recalled with a full magazine; then it is
+        // empty now. Otherwise it was empty: the way here says so.
+        let mut n = 0;
+        let arena = CENTRAL.arena_of(record.ordinal);
+        let got = CENTRAL.claim(arena, class, want, &mut |at| {
+            // SAFETY: `want <= limit` places.
+            unsafe { (*items.add(n)).store(at, Ordering::Relaxed) };
+            n += 1;
+        });
+        if got == 0 {
+            return ptr::null_mut();
+        }
+        shared.claimed[class.index()] += i64::from(got);
+        // The first is the lowest: hand it out, turn the others round, so that
+        // addresses go up as the magazine is emptied.
+        // SAFETY: `n >= 1` items were written just now.
+        let slots = unsafe { core::slice::from_raw_parts_mut(items, n) };
+        region = slots[0].load(Ordering::Relaxed);
+        slots.reverse();
+        // SAFETY: within the class's places.
+        self.magazines[class.index()].cur.store(unsafe { items.add(n - 1) }, Ordering::Relaxed);
+        self.request(size as i64);
+        self.leave(shared);
+        region
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_slow(&self, class: Class, region: *mut u8, size: usize) {
+        let Some(record) = self.record() else {
+            let mut shared = orphan().lock.lock();
+            CENTRAL.give_back(class, &[region]);
+            shared.claimed[class.index()] -= 1;
+            shared.requested_bytes -= size as i64;
+            return;
+        };
+        let mut shared = record.lock.lock();
+        self.request(-(size as i64));
+        let limit = self.enter(&mut shared, record, class);
+        let items = record.items(class);
+        let full = self.cached(class, items);
+        let magazine = &self.magazines[class.index()];
+        let mut keep = full;
+        if full >= limit {
+            // The older half goes: the newer one is still in the CPU's cache.
+            keep = full / 2;
+            let go = full - keep;
+            self.give_back(&mut shared, class, items, go);
+            // SAFETY: all within the class's places; slots are plain data.
+            unsafe { ptr::copy(items.add(go), items, keep) };
+        }
+        // SAFETY: `keep < limit`.
+        unsafe { (*items.add(keep)).store(region, Ordering::Relaxed) };
+        // SAFETY: as above.
+        magazine.cur.store(unsafe { items.add(keep + 1) }, Ordering::Relaxed);
+        self.leave(shared);
+    }
+
+    /// Returns the first `n` items of a class to their slabs.
+    fn give_back(&self, shared: &mut Shared, class: Class, items: *mut Slot, n: usize) {
+        if n > 0 {
+            // SAFETY: `n` items, written by this record's thread. A slot has
+            // the layout of a pointer.
+            let regions = unsafe { core::slice::from_raw_parts(items.cast::<*mut u8>(), n) };
+            CENTRAL.give_back(class, regions);
+            shared.claimed[class.index()] -= n as i64;
+        }
+    }
+
+    /// What every slow path does first: heeds a recall, lets the magazine grow
+    /// with use, and makes its bounds right. Returns its capacity.
+    fn enter(&self, shared: &mut Shared, record: &Record, class: Class) -> usize {
+        if shared.recalled {
+            self.drain(shared, record);
+        }
+        let max = class.info().magazine_max;
+        let bit = 1u64 << class.index();
+        let capacity = &mut shared.capacity[class.index()];
+        *capacity = match *capacity {
+            0 => MAGAZINE_START as u16,
+            now => now * 2,
+        }
+        .min(max);
+        shared.touched |= bit;
+        shared.entries = shared.entries.wrapping_add(1);
+        let limit = usize::from(*capacity);
+        let items = record.items(class);
+        let magazine = &self.magazines[class.index()];
+        if magazine.cur.load(Ordering::Relaxed).is_null() {
+            magazine.cur.store(items, Ordering::Relaxed);
+        }
+        // SAFETY: `limit` places belong to the class.
+        magazine.set_bounds(items, unsafe { items.add(limit) });
+        limit
+    }
+
+    /// What every slow path does last: now and then, the chores.
+    fn leave(&self, mut shared: Guard<'_, Shared>) {
+        if shared.entries % TICK_EVERY != 0 {
+            return;
+        }
+        self.shrink_idle(&mut shared);
+        drop(shared);
+        CENTRAL.pages.tick(os::now_ms());
+    }
+
+    /// Empties the magazines that nobody has refilled or flushed lately.
+    fn shrink_idle(&self, shared: &mut Shared) {
+        let touched = core::mem::take(&mut shared.touched);
+        // SAFETY: T4; the thread has a record.
+        let Some(record) = (unsafe { self.record.load(Ordering::Relaxed).as_ref() }) else { return };
+        for class in Class::all().filter(|c| touched & (1 << c.index()) == 0) {
+            self.empty(shared, record, class);
+            shared.capacity[class.index()] /= 4;
+        }
+    }
+
+    fn empty(&self, shared: &mut Shared, record: &Record, class: Class) {
+        let items = record.items(class);
+        let n = self.cached(class, items);
+        self.give_back(shared, class, items, n);
+        let magazine = &self.magazines[class.index()];
+        magazine.cur.store(ptr::null_mut(), Ordering::Relaxed);
+        magazine.set_bounds(ptr::null_mut(), ptr::null_mut());
+    }
+
+    /// Hands everything back that this thread's magazines hold. Only its own
+    /// thread may call this.
+    fn drain(&self, shared: &mut Shared, record: &Record) {
+        for class in Class::all() {
+            self.empty(shared, record, class);
+            shared.capacity[class.index()] /= 2;
+        }
+        shared.recalled = false;
+    }
+
+    /// The thread's record; `None` when it must do without.
+    #[inline]
+    fn record(&self) -> Option<&'static Record> {
+        // SAFETY: T4.
+        let record = unsafe { self.record.load(Ordering::Relaxed).as_ref() };
+        if record.is_none() && self.stage.load(Ordering::Relaxed) == Stage::Fresh as u32 {
+            return self.register();
+        }
+        record
+    }
+
+    #[cold]
+    fn register(&self) -> Option<&'static Record> {
+        watch_forks();
+        let Some(record) = Record::obtain() else {
+            // Memory is out: perhaps not for ever, so the stage stays.
+            return None;
+        };
+        // SAFETY: T4.
+        let it: &'static Record = unsafe { record.as_ref() };
+        {
+            let mut shared = it.lock.lock();
+            hand_back_stranded(&mut shared, it);
+            shared.cache = ptr::from_ref(self);
+            shared.recalled = false;
+        }
+        self.record.store(record.as_ptr(), Ordering::Relaxed);
+        self.stage.store(Stage::Live as u32, Ordering::Relaxed);
+        // Last, with all in place: it may allocate.
+        if !os::arm_exit_hook(thread_ends, record.cast()) {
+            self.retire(it);
+            return None;
+        }
+        Some(it)
+    }
+
+    /// Ends caching on this thread and puts its record away.
+    fn retire(&self, record: &'static Record) {
+        {
+            let mut shared = record.lock.lock();
+            self.drain(&mut shared, record);
+            shared.requested_bytes += self.requested_bytes();
+            self.requested_bytes.store(0, Ordering::Relaxed);
+            shared.cache = ptr::null();
+            self.record.store(ptr::null_mut(), Ordering::Relaxed);
+            self.stage.store(Stage::Dead as u32, Ordering::Relaxed);
+        }
+        record.put_away();
+    }
+
+    /// Runs `f` under the lock of the calling thread's record (T2).
+    pub(crate) fn with_shared<R>(&self, f: impl FnOnce(&mut Shared, &'static Record) -> R) -> R {
+        let record = self.record().unwrap_or(orphan());
+        f(&mut record.lock.lock(), record)
+    }
+
+    /// Enters `bytes` of a block that is not small, and sometimes the chores.
+    pub(crate) fn request_block(&self, bytes: i64) {
+        match self.record() {
+            Some(record) => {
+                self.request(bytes);
+                let mut shared = record.lock.lock();
+                // A large block weighs more than a refill.
+                shared.entries = (shared.entries | 15).wrapping_add(1);
+                if shared.recalled {
+                    self.drain(&mut shared, record);
+                }
+                self.leave(shared);
+            }
+            None => orphan().lock.lock().requested_bytes += bytes,
+        }
+    }
+
+    /// Empties this thread's magazines at once, and recalls those of all other
+    /// threads: they come back with their thread's next operation (T3).
+    pub(crate) fn recall_all(&self) {
+        let own = self.record();
+        each_record(|record| {
+            let mut shared = record.lock.lock();
+            if own.is_some_and(|own| ptr::eq(own, record)) {
+                self.drain(&mut shared, record);
+                return;
+            }
+            hand_back_stranded(&mut shared, record);
+            // SAFETY: a cache is valid while it is in a record, whose lock is held.
+            let Some(cache) = (unsafe { shared.cache.as_ref() }) else { return };
+            for magazine in &cache.magazines {
+                magazine.set_bounds(ptr::without_provenance_mut(usize::MAX), ptr::null_mut());
+            }
+            shared.recalled = true;
+        });
+    }
+}
+
+/// In a forked child, hands back what the record's former thread held.
+fn hand_back_stranded(shared: &mut Shared, record: &Record) {
+    if !core::mem::take(&mut shared.has_stranded) {
+        return;
+    }
+    for class in Class::all() {
+        let n = usize::from(core::mem::take(&mut shared.stranded[class.index()]));
+        if n > 0 {
+            let items = record.items(class).cast::<*mut u8>();
+            // SAFETY: that many items were counted when the fork was made.
+            CENTRAL.give_back(class, unsafe { core::slice::from_raw_parts(items, n) });
+            shared.claimed[class.index()] -= n as i64;
+        }
+    }
+}
+
+unsafe extern "C" fn thread_ends(record: *mut c_void) {
+    let Some(record) = NonNull::new(record.cast::<Record>()) else { return };
+    // SAFETY: T4.
+    let record: &'static Record = unsafe { record.as_ref() };
+    with_cache(|cache| {
+        if cache.record.load(Ordering::Relaxed) == ptr::from_ref(record).cast_mut() {
+            cache.retire(record);
+        }
+    });
+}
+
+/// Has the fork handlers called; once.
+fn watch_forks() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    // Relaxed: a flag of its own; a second thread need not wait for the first.
+    if !DONE.swap(true, Ordering::Relaxed) {
+        os::at_fork(fork::before_fork, fork::after_fork_in_parent, fork::after_fork_in_child);
+    }
+}
+
+const _: () = assert!(ITEMS_AT[CLASS_COUNT] < 1 << 16);

@@ -1,0 +1,36 @@
+//! Floor 7: the thread caches, and what threads leave behind.
+//!
+//! ```text
+//!  thread-local [`Cache`]                    [`Record`], metadata, lives on
+//!  class 0: cur base end ----------------->  | lock | books | class 0 items |
+//!  class 1: cur base end ----------------->  |              | class 1 items |
+//!  ...                                       |              | ...           |
+//! ```
+//!
+//! The hot path touches the cache only: pop while `cur > base`, push while
+//! `cur < end`. It takes no lock and makes no atomic read-modify-write. A cache
+//! that was never used is all zero, so both directions fall into the slow path;
+//! so is one whose thread has ended (`Dead`), and one that was recalled.
+//!
+//! Invariants
+//! - T1: only its own thread moves `cur` or writes items; `base`, `end` and the
+//!   record's books change under the record's lock. So whoever holds that lock
+//!   may count what is cached.
+//! - T2: every claim and every return of regions runs under the lock of one
+//!   record and is entered in its books. So with all record locks held the
+//!   slabs' counts stand still, and equal the books (A2).
+//! - T3: *recall*: whoever holds a record's lock may set `base` to the highest
+//!   address and `end` to null. The thread's next operation of any kind finds
+//!   no room on either side, takes the slow path and hands everything back.
+//! - T5: bytes are entered as requested after their block is taken and struck
+//!   out before it is given back, so that requested <= allocated also holds for
+//!   a thread that is stopped in between, as in a forked child.
+//! - T4: records are never given back; `next` never changes once published.
+
+mod cache;
+mod fork;
+mod record;
+
+pub(crate) use cache::{Cache, with_cache};
+pub(crate) use fork::{hold_everything, let_everything_go};
+pub(crate) use record::{Books, each_record, sum_books};

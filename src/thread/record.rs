@@ -1,0 +1,234 @@
+//! Thread records: the part of a thread's cache that others may see, and that
+//! stays when the thread ends.
+
+use super::cache::{Cache, Slot};
+use crate::arena::CENTRAL;
+use crate::class::{CLASS_COUNT, CLASSES, Class};
+use crate::lock::Lock;
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use core::ptr::{self, NonNull};
+
+/// Where the items of each class start, and where all of them end.
+pub(crate) const ITEMS_AT: [usize; CLASS_COUNT + 1] = items_at();
+
+const fn items_at() -> [usize; CLASS_COUNT + 1] {
+    let mut out = [0; CLASS_COUNT + 1];
+    let mut i = 0;
+    while i < CLASS_COUNT {
+        out[i + 1] = out[i] + CLASSES[i].magazine_max as usize;
+        i += 1;
+    }
+    out
+}
+
+/// What a thread, or the threads that used a record one after the other, have
+/// taken and returned. Only sums over all records mean anything: what one
+/// thread allocates another may free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Books {
+    /// Regions taken out of slabs less regions put back.
+    pub(crate) claimed: [i64; CLASS_COUNT],
+    /// Bytes asked for less bytes given back, of the layouts.
+    pub(crate) requested_bytes: i64,
+    /// Regions waiting in magazines.
+    pub(crate) cached: [i64; CLASS_COUNT],
+}
+
+impl Books {
+    pub(crate) const ZERO: Self =
+        Self { claimed: [0; CLASS_COUNT], requested_bytes: 0, cached: [0; CLASS_COUNT] };
+}
+
+/// What the record's lock guards.
+pub(crate) struct Shared {
+    /// The cache of the thread that uses this record; null when none does.
+    pub(crate) cache: *const Cache,
+    pub(crate) claimed: [i64; CLASS_COUNT],
+    /// Of the record's earlier threads, and of operations without a cache.
+    pub(crate) requested_bytes: i64,
+    /// Capacity of each magazine, which grows with use.
+    pub(crate) capacity: [u16; CLASS_COUNT],
+    /// Classes that took the slow path since the last look at idle ones.
+    pub(crate) touched: u64,
+    /// Slow-path entries.
+    pub(crate) entries: u32,
+    pub(crate) recalled: bool,
+    /// In a forked child: items that a thread of the parent left here.
+    pub(crate) stranded: [u16; CLASS_COUNT],
+    pub(crate) has_stranded: bool,
+}
+
+// SAFETY: the cache outlives its place here (its thread's end takes it out),
+// and is made of atomics.
+unsafe impl Send for Shared {}
+
+/// A thread's record.
+#[repr(C)]
+pub(crate) struct Record {
+    /// Next record ever made (T4).
+    next: AtomicPtr<Record>,
+    pub(crate) lock: Lock<Shared>,
+    pub(crate) ordinal: usize,
+    /// Next free record, under the registry's lock.
+    next_free: AtomicPtr<Record>,
+}
+
+// SAFETY: what is not atomic is behind the lock or never changes.
+unsafe impl Sync for Record {}
+
+struct Registry {
+    free: *mut Record,
+}
+
+// SAFETY: records are shared by design.
+unsafe impl Send for Registry {}
+
+static REGISTRY: Lock<Registry> = Lock::new(Registry { free: ptr::null_mut() });
+static NEWEST: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut());
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// The record of operations that have no cache: on threads that have ended, or
+/// that could not get a record.
+static ORPHAN: Record = Record::new(0);
+
+/// The record for operations without a cache.
+pub(crate) fn orphan() -> &'static Record {
+    &ORPHAN
+}
+
+impl Record {
+    const fn new(ordinal: usize) -> Self {
+        Self {
+            next: AtomicPtr::new(ptr::null_mut()),
+            lock: Lock::new(Shared {
+                cache: ptr::null(),
+                claimed: [0; CLASS_COUNT],
+                requested_bytes: 0,
+                capacity: [0; CLASS_COUNT],
+                touched: 0,
+                entries: 0,
+                recalled: false,
+                stranded: [0; CLASS_COUNT],
+                has_stranded: false,
+            }),
+            ordinal,
+            next_free: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    const NODE_BYTES: usize = size_of::<Self>() + ITEMS_AT[CLASS_COUNT] * size_of::<Slot>();
+
+    /// A record for the calling thread: a free one, or a new one. `None` when
+    /// memory is out.
+    pub(crate) fn obtain() -> Option<NonNull<Self>> {
+        let mut registry = REGISTRY.lock();
+        if let Some(record) = NonNull::new(registry.free) {
+            // SAFETY: T4.
+            let it = unsafe { record.as_ref() };
+            // Relaxed: under the registry's lock.
+            registry.free = it.next_free.load(Ordering::Relaxed);
+            return Some(record);
+        }
+        let record = CENTRAL.meta.take(Self::NODE_BYTES)?.cast::<Self>();
+        // Relaxed: under the registry's lock.
+        let fresh = Self::new(COUNT.fetch_add(1, Ordering::Relaxed));
+        fresh.next.store(NEWEST.load(Ordering::Relaxed), Ordering::Relaxed);
+        // SAFETY: the node is ours and has the room; the items behind it are
+        // written before they are read.
+        unsafe { record.write(fresh) };
+        // Release pairs with the Acquire in `each_record`.
+        NEWEST.store(record.as_ptr(), Ordering::Release);
+        Some(record)
+    }
+
+    /// Puts the record of a thread that has ended on the free list.
+    pub(crate) fn put_away(&'static self) {
+        let mut registry = REGISTRY.lock();
+        // Relaxed: under the registry's lock.
+        self.next_free.store(registry.free, Ordering::Relaxed);
+        registry.free = ptr::from_ref(self).cast_mut();
+    }
+
+    /// The first item of a class. The orphan has none, and is never asked.
+    #[inline]
+    pub(crate) fn items(&self, class: Class) -> *mut Slot {
+        debug_assert!(!ptr::eq(self, orphan()));
+        // SAFETY: the items lie behind the record, in its node.
+        unsafe {
+            ptr::from_ref(self).add(1).cast_mut().cast::<Slot>().add(ITEMS_AT[class.index()])
+        }
+    }
+}
+
+impl Shared {
+    /// What is entered here, and what the cache and the magazines hold now.
+    pub(crate) fn books(&self, record: &Record) -> Books {
+        let mut books = Books { claimed: self.claimed, requested_bytes: self.requested_bytes, ..Books::ZERO };
+        // SAFETY: a cache stays valid while it is in a record, whose lock is held.
+        if let Some(cache) = unsafe { self.cache.as_ref() } {
+            books.requested_bytes += cache.requested_bytes();
+            for class in Class::all() {
+                books.cached[class.index()] = cache.cached(class, record.items(class)) as i64;
+            }
+        }
+        for (sum, &n) in books.cached.iter_mut().zip(&self.stranded) {
+            *sum += i64::from(n);
+        }
+        books
+    }
+}
+
+/// Calls `f` with every record, the orphan included.
+pub(crate) fn each_record(mut f: impl FnMut(&'static Record)) {
+    f(&ORPHAN);
+    // Acquire pairs with the Release in `obtain`.
+    let mut at = NEWEST.load(Ordering::Acquire);
+    // SAFETY: T4.
+    while let Some(record) = unsafe { at.as_ref() } {
+        f(record);
+        // Relaxed: written before the record was published, never since.
+        at = record.next.load(Ordering::Relaxed);
+    }
+}
+
+/// The sum of all records' books, each taken under its lock.
+pub(crate) fn sum_books() -> Books {
+    let mut sum = Books::ZERO;
+    each_record(|record| {
+        let shared = record.lock.lock();
+        sum.add(&shared.books(record));
+    });
+    sum
+}
+
+impl Books {
+    pub(crate) fn add(&mut self, other: &Self) {
+        for class in 0..CLASS_COUNT {
+            self.claimed[class] += other.claimed[class];
+            self.cached[class] += other.cached[class];
+        }
+        self.requested_bytes += other.requested_bytes;
+    }
+}
+
+/// For the fork handlers: the registry's lock.
+pub(super) fn hold_registry() {
+    REGISTRY.raw_lock();
+}
+
+/// # Safety
+/// The caller holds the lock by [`hold_registry`].
+pub(super) unsafe fn let_registry_go() {
+    // SAFETY: the caller's promise.
+    unsafe { REGISTRY.raw_unlock() }
+}
+
+/// In a forked child: puts the records of the parent's other threads away.
+///
+/// # Safety
+/// The registry's lock is held, and the caller is the only thread.
+pub(super) unsafe fn put_away_held(record: &'static Record) {
+    // SAFETY: the caller's promise.
+    let registry = unsafe { REGISTRY.value_held() };
+    record.next_free.store(registry.free, Ordering::Relaxed);
+    registry.free = ptr::from_ref(record).cast_mut();
+}
