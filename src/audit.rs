@@ -63,7 +63,11 @@ impl fmt::Display for Audit {
         write!(
             f,
             "the books balance: {} regions in {} slabs ({} cached), {} bytes large, {} bytes huge",
-            self.regions_claimed, self.slabs, self.regions_cached, self.large_bytes, self.huge_bytes
+            self.regions_claimed,
+            self.slabs,
+            self.regions_cached,
+            self.large_bytes,
+            self.huge_bytes
         )
     }
 }
@@ -163,7 +167,12 @@ impl Counted {
             page += pages;
         }
         let both = sets.free.intersection(&sets.dirty);
-        self.check("dirty pages that are not free", None, sets.dirty.count() as i64, both.count() as i64);
+        self.check(
+            "dirty pages that are not free",
+            None,
+            sets.dirty.count() as i64,
+            both.count() as i64,
+        );
         let (free, purging) = (sets.free.count(), sets.purging.count());
         let sum = header_pages() + used + free + purging;
         self.check("pages of a segment", None, SEGMENT_PAGES as i64, sum as i64);
@@ -203,7 +212,12 @@ impl Counted {
     fn records(&mut self, books: &Books, still: bool) {
         for class in Class::all() {
             let (booked, cached) = (books.claimed[class.index()], books.cached[class.index()]);
-            self.check("claimed regions of a class", Some(class), booked, self.claimed[class.index()]);
+            self.check(
+                "claimed regions of a class",
+                Some(class),
+                booked,
+                self.claimed[class.index()],
+            );
             if cached > booked {
                 self.check("cached regions of a class", Some(class), booked, cached);
             }
@@ -211,11 +225,19 @@ impl Counted {
             self.audit.regions_claimed += booked as u64;
         }
         let small: i64 = Class::all()
-            .map(|c| (books.claimed[c.index()] - books.cached[c.index()]) * i64::from(c.info().region_bytes))
+            .map(|c| {
+                (books.claimed[c.index()] - books.cached[c.index()])
+                    * i64::from(c.info().region_bytes)
+            })
             .sum();
         let allocated = small + self.audit.large_bytes as i64 + self.audit.huge_bytes as i64;
         if still && books.requested_bytes > allocated {
-            self.check("requested bytes, which allocated must cover", None, books.requested_bytes, allocated);
+            self.check(
+                "requested bytes, which allocated must cover",
+                None,
+                books.requested_bytes,
+                allocated,
+            );
         }
     }
 }

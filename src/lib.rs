@@ -36,8 +36,6 @@ mod lock;
 mod os;
 // Floor 2
 mod class;
-// Floor 5, as the models need it
-mod slab;
 
 // Floor 3
 #[cfg(not(loom))]
@@ -47,12 +45,10 @@ mod segment;
 // Floor 4
 #[cfg(not(loom))]
 mod pages;
+// Floor 5
+mod slab;
 // Floor 6
-#[cfg(not(loom))]
 mod arena;
-#[cfg(loom)]
-#[path = "arena/bin.rs"]
-mod bin;
 // Floor 7
 #[cfg(not(loom))]
 mod thread;

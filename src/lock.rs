@@ -40,7 +40,8 @@ impl<T> Lock<T> {
     /// Takes the lock if nobody holds it.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
-        self.try_raw().then_some(Guard { lock: self })
+        // Not `then_some`: a guard made in vain would unlock when it is dropped.
+        self.try_raw().then(|| Guard { lock: self })
     }
 
     #[inline]
@@ -138,6 +139,14 @@ impl<T> Drop for Guard<'_, T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_attempt_unlocks_nothing() {
+        let lock = Lock::new(());
+        let _held = lock.lock();
+        assert!(lock.try_lock().is_none());
+        assert!(lock.try_lock().is_none());
+    }
 
     #[test]
     fn counts_exactly_under_contention() {

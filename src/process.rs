@@ -83,14 +83,21 @@ impl Process {
 /// The number after `key` in a file of lines such as `VmRSS:   123 kB`, in bytes.
 fn field_bytes(text: &[u8], key: &[u8]) -> Option<u64> {
     let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(key))?;
-    let mut digits = line.iter().skip_while(|b| !b.is_ascii_digit()).take_while(|b| b.is_ascii_digit()).peekable();
+    let mut digits = line
+        .iter()
+        .skip_while(|b| !b.is_ascii_digit())
+        .take_while(|b| b.is_ascii_digit())
+        .peekable();
     digits.peek()?;
-    digits.try_fold(0u64, |n, d| n.checked_mul(10)?.checked_add(u64::from(d - b'0')))?.checked_mul(1024)
+    digits
+        .try_fold(0u64, |n, d| n.checked_mul(10)?.checked_add(u64::from(d - b'0')))?
+        .checked_mul(1024)
 }
 
 /// The mode of `always [madvise] never`.
 fn thp(text: &[u8]) -> Thp {
-    let chosen = text.split(|&b| b == b'[').nth(1).and_then(|rest| rest.split(|&b| b == b']').next());
+    let chosen =
+        text.split(|&b| b == b'[').nth(1).and_then(|rest| rest.split(|&b| b == b']').next());
     match chosen {
         Some(b"always") => Thp::Always,
         Some(b"madvise") => Thp::Madvise,
@@ -104,7 +111,8 @@ fn thp(text: &[u8]) -> Thp {
 /// On systems without `/proc` the figures are 0 or unknown.
 pub fn process() -> Process {
     let mut buffer = [0; 4096];
-    let mut read = |path: &CStr, parse: &mut dyn FnMut(&[u8])| parse(os::read_file(path, &mut buffer));
+    let mut read =
+        |path: &CStr, parse: &mut dyn FnMut(&[u8])| parse(os::read_file(path, &mut buffer));
     let mut out = Process {
         rss_bytes: 0,
         peak_rss_bytes: 0,

@@ -38,8 +38,8 @@ use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, spin};
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-/// The orderings and the order of steps that the protocol stands on. The
-/// models run the code with weaker ones to show that they would notice.
+/// The orderings that the protocol stands on. The models run the code with
+/// weaker ones to show that they would notice.
 pub(crate) trait Protocol {
     /// Of putting bits back: what the last owner wrote happens before.
     const RETURN_BITS: Ordering = Ordering::Release;
@@ -47,8 +47,6 @@ pub(crate) trait Protocol {
     const TAKE_BITS: Ordering = Ordering::Acquire;
     /// Of lowering the count: the one who sees 0 sees all returns (L2).
     const RETURN_COUNT: Ordering = Ordering::AcqRel;
-    /// Whether every return to a full slab lists it: breaks L3.
-    const LIST_ALWAYS: bool = false;
 }
 
 /// The protocol as it is shipped.
@@ -184,7 +182,12 @@ impl<P: Protocol> Slab<P> {
     ///   `capacity` regions; only stale readers of its first word know it.
     /// - `start` is the start of the slab's pages, which the caller owns.
     #[cfg(not(loom))]
-    pub(crate) unsafe fn install(node: NonNull<u8>, tag: Tag, start: *mut u8, capacity: u32) -> NonNull<Self> {
+    pub(crate) unsafe fn install(
+        node: NonNull<u8>,
+        tag: Tag,
+        start: *mut u8,
+        capacity: u32,
+    ) -> NonNull<Self> {
         let slab = node.cast::<Self>().as_ptr();
         let count = capacity.div_ceil(64);
         // SAFETY: the words lie behind the header, in the node.
@@ -215,14 +218,14 @@ impl<P: Protocol> Slab<P> {
 
     /// A slab for the models, with bits of its own.
     #[cfg(loom)]
-    pub(crate) fn for_model(tag: Tag, capacity: u32) -> Self {
+    pub(crate) fn for_model(tag: Tag, capacity: u32, start: usize) -> Self {
         let words: Vec<AtomicU64> = (0..capacity.div_ceil(64) as usize)
             .map(|w| AtomicU64::new(mask(0, (capacity as usize - w * 64).min(64))))
             .collect();
         let word_count = words.len() as u32;
         Self {
             header: AtomicU64::new(Header::new(tag, State::Owned, 0).0),
-            start: ptr::without_provenance_mut(1 << 20),
+            start: ptr::without_provenance_mut(start),
             words: Box::leak(words.into_boxed_slice()).as_ptr(),
             capacity,
             word_count,
@@ -271,12 +274,8 @@ impl<P: Protocol> Slab<P> {
             }
             let next = seen.with_state(to(seen));
             // AcqRel: as for the count, of which this is the other half.
-            match self.header.compare_exchange(
-                seen.0,
-                next.0,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
+            match self.header.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return Some(seen),
                 Err(now) => seen = Header(now),
             }
@@ -379,7 +378,7 @@ impl<P: Protocol> Slab<P> {
         let now = live - n;
         let settle = match before.state() {
             State::Owned => false,
-            State::Full => live == self.capacity || P::LIST_ALWAYS,
+            State::Full => live == self.capacity,
             State::Partial => {
                 now == 0 || quarter(now, self.capacity) != quarter(live, self.capacity)
             }

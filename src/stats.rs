@@ -172,7 +172,8 @@ impl SlabCounts {
 
 fn class_stats(class: Class, slabs: &SlabCounts, books: &Books) -> ClassStats {
     let info = class.info();
-    let count = (slabs.partial.iter().sum::<usize>() + slabs.evacuating + slabs.full + slabs.owned) as u64;
+    let count =
+        (slabs.partial.iter().sum::<usize>() + slabs.evacuating + slabs.full + slabs.owned) as u64;
     let all = count * u64::from(info.capacity);
     // Sums over threads: between two looks one may be ahead of the other.
     let claimed = books.claimed[class.index()].clamp(0, all as i64) as u64;

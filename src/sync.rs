@@ -6,18 +6,18 @@
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use core::cell::UnsafeCell as RawCell;
+    use core::cell::UnsafeCell;
     pub(crate) use core::sync::atomic::{
         AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
     };
 
     /// A cell whose accesses loom can watch; here it is a plain one.
     #[repr(transparent)]
-    pub(crate) struct Cell<T>(RawCell<T>);
+    pub(crate) struct Cell<T>(UnsafeCell<T>);
 
     impl<T> Cell<T> {
         pub(crate) const fn new(value: T) -> Self {
-            Self(RawCell::new(value))
+            Self(UnsafeCell::new(value))
         }
 
         /// Calls `f` with a pointer to the value, for reading and writing.

@@ -97,7 +97,13 @@ impl<P: Protocol> Bin<P> {
     /// Makes another slab the owned one, unless somebody has; `false` when
     /// there is none to be had.
     #[cold]
-    fn replace(&self, seen: *mut Slab<P>, tag: Tag, supply: &impl Supply<P>, contended: &impl Fn()) -> bool {
+    fn replace(
+        &self,
+        seen: *mut Slab<P>,
+        tag: Tag,
+        supply: &impl Supply<P>,
+        contended: &impl Fn(),
+    ) -> bool {
         let mut lists = match self.lists.try_lock() {
             Some(lists) => lists,
             None => {
@@ -109,18 +115,24 @@ impl<P: Protocol> Bin<P> {
         if self.owned.load(Ordering::Acquire) != seen {
             return true;
         }
+        let mut emptied = None;
         // SAFETY: an owned slab is valid, and only we, with the lock, change that.
         if let Some(slab) = unsafe { seen.as_ref() } {
             let was = slab.header();
             if was.state() == State::Owned && was.tag() == tag && was.live() < slab.capacity() {
                 return true;
             }
-            lists.let_go(slab);
+            // All of its regions may come back before this line is done.
+            emptied = lists.let_go(slab).then(|| NonNull::from(slab));
         }
         let next = lists.take_fullest().or_else(|| supply.fresh(tag));
         let at = next.map_or(ptr::null_mut(), NonNull::as_ptr);
         // Release pairs with the Acquire in `refill`: the slab is whole.
         self.owned.store(at, Ordering::Release);
+        drop(lists);
+        if let Some(slab) = emptied {
+            supply.retire(slab);
+        }
         next.is_some()
     }
 
@@ -349,14 +361,17 @@ impl<P: Protocol> Lists<P> {
         let head = self.heads[list];
         self.counts[list] += 1;
         // SAFETY: slabs in lists are valid.
-        let behind = unsafe { head.as_ref() }.is_some_and(|h| h.start().addr() < slab.start().addr());
+        let behind =
+            unsafe { head.as_ref() }.is_some_and(|h| h.start().addr() < slab.start().addr());
         let (prev, next) = if behind {
             // SAFETY: `behind` says that there is a head.
             (head, Self::links(unsafe { &*head }).next.cast::<Slab<P>>())
         } else {
             (ptr::null_mut(), head)
         };
-        Self::set_links(at, |l| *l = Links { prev: prev.cast(), next: next.cast(), list: list as u8 });
+        Self::set_links(at, |l| {
+            *l = Links { prev: prev.cast(), next: next.cast(), list: list as u8 }
+        });
         if prev.is_null() {
             self.heads[list] = at;
         } else {

@@ -133,7 +133,12 @@ impl Huge {
     /// # Safety
     /// The block is the caller's, has `old` bytes, and is aligned to no more
     /// than a page.
-    pub(crate) unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+    pub(crate) unsafe fn resize(
+        &self,
+        at: NonNull<u8>,
+        old: usize,
+        new: usize,
+    ) -> Option<NonNull<u8>> {
         let to = rounded(new)?;
         if rounded(old) == Some(to) {
             return Some(at);

@@ -68,7 +68,13 @@ impl Large {
     ///
     /// # Safety
     /// The block is the caller's and has `old` bytes.
-    pub(crate) unsafe fn resize(&self, heap: &PageHeap, at: NonNull<u8>, old: usize, new: usize) -> bool {
+    pub(crate) unsafe fn resize(
+        &self,
+        heap: &PageHeap,
+        at: NonNull<u8>,
+        old: usize,
+        new: usize,
+    ) -> bool {
         let to = block_pages(new);
         let mut books = self.books.lock();
         let (segment, first, pages) = find(at, old);
@@ -117,7 +123,9 @@ fn find(at: NonNull<u8>, size: usize) -> (&'static Segment, usize, usize) {
     };
     let first = Segment::page_of(address);
     match segment.entry(first) {
-        Entry::Large { pages } if pages == block_pages(size) && address % os::page_bytes() == 0 => {
+        Entry::Large { pages }
+            if pages == block_pages(size) && address.is_multiple_of(os::page_bytes()) =>
+        {
             (segment, first, pages)
         }
         Entry::Large { pages } => os::abort(Corruption::Layout {

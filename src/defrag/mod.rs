@@ -235,7 +235,10 @@ fn plan_bin(class: Class, bin: &Bin) -> plan::ClassPlan {
 }
 
 fn each_bin() -> impl Iterator<Item = (Class, &'static Bin)> {
-    CENTRAL.arenas.iter().flat_map(|arena| Class::all().map(|class| (class, &arena.bins[class.index()])))
+    CENTRAL
+        .arenas
+        .iter()
+        .flat_map(|arena| Class::all().map(|class| (class, &arena.bins[class.index()])))
 }
 
 /// The slab of a block of `class` at `address`, if it is one of Tallow's.

@@ -129,7 +129,8 @@ impl<'a> Mover<'a> {
     ) -> Self {
         let started = Instant::now();
         // A budget beyond the end of time is no budget.
-        let deadline = started.checked_add(budget).unwrap_or(started + Duration::from_secs(1 << 30));
+        let deadline =
+            started.checked_add(budget).unwrap_or(started + Duration::from_secs(1 << 30));
         Self { desk, outcome, active, started, deadline, looks: 0, late: false }
     }
 

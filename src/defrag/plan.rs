@@ -21,7 +21,8 @@ pub(crate) struct ClassPlan {
 /// Plans for slabs of `capacity` regions, of which `by_live[l]` have `l` live
 /// ones: empties up to `wanted` slabs, the emptiest.
 pub(crate) fn plan(capacity: u32, by_live: &[u32], wanted: u64) -> ClassPlan {
-    let free: u64 = (0..).zip(by_live).map(|(live, &n)| u64::from(capacity - live) * u64::from(n)).sum();
+    let free: u64 =
+        (0..).zip(by_live).map(|(live, &n)| u64::from(capacity - live) * u64::from(n)).sum();
     let mut left = (free / u64::from(capacity.max(1))).min(wanted);
     let mut out = ClassPlan::default();
     for (live, &n) in (0..).zip(by_live) {
@@ -49,9 +50,11 @@ mod tests {
         for set in 0u32..1 << slabs.len() {
             let chosen = |i: &usize| set & (1 << i) != 0;
             let moved: u32 = (0..slabs.len()).filter(chosen).map(|i| slabs[i]).sum();
-            let room: u32 = (0..slabs.len()).filter(|i| !chosen(i)).map(|i| capacity - slabs[i]).sum();
+            let room: u32 =
+                (0..slabs.len()).filter(|i| !chosen(i)).map(|i| capacity - slabs[i]).sum();
             let emptied = u64::from(set.count_ones());
-            if moved <= room && (emptied > best.0 || emptied == best.0 && u64::from(moved) < best.1) {
+            if moved <= room && (emptied > best.0 || emptied == best.0 && u64::from(moved) < best.1)
+            {
                 best = (emptied, moved.into());
             }
         }

@@ -57,7 +57,11 @@ impl<T: ?Sized> Relocate for core::marker::PhantomData<T> {
 
 /// Moves the block behind a box; `cast` makes a fat or thin pointer of the new
 /// address.
-fn move_box<T: ?Sized>(it: &mut Box<T>, mover: &mut Mover<'_>, cast: impl Fn(*mut u8, *mut T) -> *mut T) {
+fn move_box<T: ?Sized>(
+    it: &mut Box<T>,
+    mover: &mut Mover<'_>,
+    cast: impl Fn(*mut u8, *mut T) -> *mut T,
+) {
     let layout = Layout::for_value(&**it);
     if layout.size() == 0 {
         return;

@@ -97,7 +97,10 @@ pub(crate) fn read_file<'a>(path: &CStr, out: &'a mut [u8]) -> &'a [u8] {
 /// keys: then the thread must keep nothing.
 ///
 /// `hook` must be the same function at every call.
-pub(crate) fn arm_exit_hook(hook: unsafe extern "C" fn(*mut c_void), value: NonNull<c_void>) -> bool {
+pub(crate) fn arm_exit_hook(
+    hook: unsafe extern "C" fn(*mut c_void),
+    value: NonNull<c_void>,
+) -> bool {
     use crate::sync::{AtomicU64, Ordering};
     /// 0: no key yet; otherwise the key + 1.
     static KEY: AtomicU64 = AtomicU64::new(0);
@@ -110,9 +113,7 @@ pub(crate) fn arm_exit_hook(hook: unsafe extern "C" fn(*mut c_void), value: NonN
             return false;
         }
         known = u64::from(key) + 1;
-        if let Err(first) =
-            KEY.compare_exchange(0, known, Ordering::AcqRel, Ordering::Acquire)
-        {
+        if let Err(first) = KEY.compare_exchange(0, known, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: the key is ours, and no value was set for it.
             unsafe { libc::pthread_key_delete(key) };
             known = first;

@@ -156,7 +156,9 @@ impl PageHeap {
         let mut state = self.state.lock();
         let Some(segment) = Segment::find(start.addr().get()) else { return false };
         // SAFETY: the lock is held (S3).
-        let free = segment.pages.with_mut(|p| unsafe { (*p).free.contains_all(first + pages, to - pages) });
+        let free = segment
+            .pages
+            .with_mut(|p| unsafe { (*p).free.contains_all(first + pages, to - pages) });
         if free {
             state.take_out(segment, first + pages, to - pages);
         }
@@ -234,7 +236,10 @@ impl PageHeap {
     ///
     /// # Safety
     /// The caller holds the lock by [`PageHeap::raw_lock`].
-    pub(crate) unsafe fn each_segment_held(&self, mut f: impl FnMut(&'static Segment, &SegmentPages)) {
+    pub(crate) unsafe fn each_segment_held(
+        &self,
+        mut f: impl FnMut(&'static Segment, &SegmentPages),
+    ) {
         // SAFETY: the caller's promise.
         let state = unsafe { self.state.value_held() };
         for slot in 0..state.len {

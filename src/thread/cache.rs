@@ -27,11 +27,13 @@ struct Magazine {
 }
 
 impl Magazine {
-    const UNUSED: Self = Self {
-        cur: AtomicPtr::new(ptr::null_mut()),
-        base: AtomicPtr::new(ptr::null_mut()),
-        end: AtomicPtr::new(ptr::null_mut()),
-    };
+    const fn unused() -> Self {
+        Self {
+            cur: AtomicPtr::new(ptr::null_mut()),
+            base: AtomicPtr::new(ptr::null_mut()),
+            end: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
 
     fn set_bounds(&self, base: *mut Slot, end: *mut Slot) {
         self.base.store(base, Ordering::Relaxed);
@@ -62,7 +64,7 @@ thread_local! {
     // No destructor and a constant start: an access is an address.
     static CACHE: Cache = const {
         Cache {
-            magazines: [const { Magazine::UNUSED }; CLASS_COUNT],
+            magazines: [const { Magazine::unused() }; CLASS_COUNT],
             requested_bytes: AtomicI64::new(0),
             record: AtomicPtr::new(ptr::null_mut()),
             stage: AtomicU32::new(Stage::Fresh as u32),
@@ -242,7 +244,7 @@ impl Cache {
 
     /// What every slow path does last: now and then, the chores.
     fn leave(&self, mut shared: Guard<'_, Shared>) {
-        if shared.entries % TICK_EVERY != 0 {
+        if !shared.entries.is_multiple_of(TICK_EVERY) {
             return;
         }
         self.shrink_idle(&mut shared);
@@ -254,7 +256,9 @@ impl Cache {
     fn shrink_idle(&self, shared: &mut Shared) {
         let touched = core::mem::take(&mut shared.touched);
         // SAFETY: T4; the thread has a record.
-        let Some(record) = (unsafe { self.record.load(Ordering::Relaxed).as_ref() }) else { return };
+        let Some(record) = (unsafe { self.record.load(Ordering::Relaxed).as_ref() }) else {
+            return;
+        };
         for class in Class::all().filter(|c| touched & (1 << c.index()) == 0) {
             self.empty(shared, record, class);
             shared.capacity[class.index()] /= 4;

@@ -153,16 +153,15 @@ impl Record {
     pub(crate) fn items(&self, class: Class) -> *mut Slot {
         debug_assert!(!ptr::eq(self, orphan()));
         // SAFETY: the items lie behind the record, in its node.
-        unsafe {
-            ptr::from_ref(self).add(1).cast_mut().cast::<Slot>().add(ITEMS_AT[class.index()])
-        }
+        unsafe { ptr::from_ref(self).add(1).cast_mut().cast::<Slot>().add(ITEMS_AT[class.index()]) }
     }
 }
 
 impl Shared {
     /// What is entered here, and what the cache and the magazines hold now.
     pub(crate) fn books(&self, record: &Record) -> Books {
-        let mut books = Books { claimed: self.claimed, requested_bytes: self.requested_bytes, ..Books::ZERO };
+        let mut books =
+            Books { claimed: self.claimed, requested_bytes: self.requested_bytes, ..Books::ZERO };
         // SAFETY: a cache stays valid while it is in a record, whose lock is held.
         if let Some(cache) = unsafe { self.cache.as_ref() } {
             books.requested_bytes += cache.requested_bytes();

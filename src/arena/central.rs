@@ -1,0 +1,231 @@
+//! What the threads share, in one place, and the way regions take to it and back.
+
+use super::bin::{Bin, Supply};
+use super::huge::Huge;
+use super::large::Large;
+use crate::class::{CLASS_COUNT, Class};
+use crate::config::{LG_PAGE, MAX_ARENAS, SEGMENT_PAGES};
+use crate::error::Corruption;
+use crate::meta::Meta;
+use crate::os;
+use crate::pages::PageHeap;
+use crate::segment::{Entry, Segment};
+use crate::slab::{After, Slab, Tag};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering};
+use core::ptr::NonNull;
+
+/// Waits seen before another arena is opened.
+const CONTENTION_LIMIT: u32 = 512;
+
+/// The bins of one arena, by class.
+pub(crate) struct Arena {
+    pub(crate) bins: [Bin; CLASS_COUNT],
+}
+
+/// Everything that the threads share.
+pub(crate) struct Central {
+    pub(crate) meta: Meta,
+    pub(crate) pages: PageHeap,
+    pub(crate) arenas: [Arena; MAX_ARENAS],
+    pub(crate) large: Large,
+    pub(crate) huge: Huge,
+    /// Arenas in use.
+    open: AtomicUsize,
+    contention: AtomicU32,
+}
+
+/// The one and only. All zero until it is used, so it costs nothing in the file.
+pub(crate) static CENTRAL: Central = Central::new();
+
+/// A region with its slab and its place in the slab's bit set.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) slab: NonNull<Slab>,
+    pub(crate) tag: Tag,
+    pub(crate) index: usize,
+}
+
+impl Central {
+    const fn new() -> Self {
+        Self {
+            meta: Meta::new(),
+            pages: PageHeap::new(),
+            arenas: [const { Arena { bins: [const { Bin::new() }; CLASS_COUNT] } }; MAX_ARENAS],
+            large: Large::new(),
+            huge: Huge::new(),
+            open: AtomicUsize::new(1),
+            contention: AtomicU32::new(0),
+        }
+    }
+
+    /// The arena that the thread with that number refills from.
+    #[inline]
+    pub(crate) fn arena_of(&self, ordinal: usize) -> usize {
+        // Relaxed: any value ever stored is a fine answer.
+        ordinal % self.open.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn contended(&self) {
+        // Relaxed: counts only.
+        let n = self.contention.fetch_add(1, Ordering::Relaxed) + 1;
+        let open = self.open.load(Ordering::Relaxed);
+        if n.is_multiple_of(CONTENTION_LIMIT) && open < MAX_ARENAS.min(os::processors()) {
+            let _ =
+                self.open.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Claims up to `want` regions of a class; 0 when memory is out.
+    #[inline]
+    pub(crate) fn claim(
+        &self,
+        arena: usize,
+        class: Class,
+        want: u32,
+        out: &mut impl FnMut(*mut u8),
+    ) -> u32 {
+        let tag = Tag::new(class, arena as u8);
+        let bin = &self.arenas[arena].bins[class.index()];
+        bin.refill(tag, want, self, out, || self.contended())
+    }
+
+    pub(crate) fn bin(&self, tag: Tag) -> Option<&Bin> {
+        let arena = self.arenas.get(tag.arena())?;
+        Some(&arena.bins[tag.class()?.index()])
+    }
+
+    /// The slab and place of a region that is being freed as one of `class`.
+    #[inline]
+    pub(crate) fn place(&self, class: Class, address: usize) -> Result<Place, Corruption> {
+        let region_bytes = class.info().region_bytes as usize;
+        match Segment::entry_of(address) {
+            Entry::Slab(node) => {
+                let slab = node.cast::<Slab>();
+                // SAFETY: headers are never unmapped (meta, M1).
+                let it = unsafe { slab.as_ref() };
+                let tag = it.header().tag();
+                if tag.class() != Some(class) {
+                    return Err(wrong_class(address, region_bytes, tag));
+                }
+                Ok(Place { slab, tag, index: it.region_at(class, address)? })
+            }
+            Entry::Large { pages } => Err(Corruption::Layout {
+                address,
+                freed_bytes: region_bytes,
+                owned_bytes: pages << LG_PAGE,
+            }),
+            Entry::None => Err(Corruption::Foreign { address, size: region_bytes }),
+        }
+    }
+
+    /// Returns regions of a class to their slabs. Neighbours that lie in the
+    /// same word share an atomic operation, those in the same slab share one on
+    /// its header. Aborts when one of them cannot be right.
+    pub(crate) fn give_back(&self, class: Class, regions: &[*mut u8]) {
+        /// Looked up ahead of the atomic operations, whose fences would keep
+        /// the cache misses from overlapping.
+        const AHEAD: usize = 32;
+        for chunk in regions.chunks(AHEAD) {
+            let mut places = [None; AHEAD];
+            for (region, place) in chunk.iter().zip(&mut places) {
+                match self.place(class, region.addr()) {
+                    Ok(found) => *place = Some(found),
+                    Err(what) => os::abort(what),
+                }
+            }
+            if let Err(what) = self.give_places(places.iter().flatten()) {
+                os::abort(what);
+            }
+        }
+    }
+
+    fn give_places<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Result<(), Corruption> {
+        let mut places = places.peekable();
+        while let Some(&Place { slab, tag, index }) = places.next() {
+            // SAFETY: the slab has live regions: these.
+            let it = unsafe { slab.as_ref() };
+            let (mut w, mut bits, mut n) = (index / 64, 1u64 << (index % 64), 0);
+            while let Some(next) = places.next_if(|next| next.slab == slab) {
+                let bit = 1 << (next.index % 64);
+                if next.index / 64 == w {
+                    if bits & bit != 0 {
+                        return Err(it.double_free(w, bit));
+                    }
+                    bits |= bit;
+                    continue;
+                }
+                n += it.put(w, bits)?;
+                (w, bits) = (next.index / 64, bit);
+            }
+            n += it.put(w, bits)?;
+            if it.lower(n)? == After::Settle
+                && let Some(bin) = self.bin(tag)
+            {
+                bin.settle(slab, tag, self);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of all owned slabs, so that empty ones go back to the page heap.
+    pub(crate) fn disown_all(&self) {
+        for arena in &self.arenas {
+            for bin in &arena.bins {
+                bin.disown(self);
+            }
+        }
+    }
+}
+
+#[cold]
+fn wrong_class(address: usize, freed_bytes: usize, tag: Tag) -> Corruption {
+    match tag.class() {
+        Some(owned) => Corruption::Layout {
+            address,
+            freed_bytes,
+            owned_bytes: owned.info().region_bytes as usize,
+        },
+        None => Corruption::Header { address, word: 0 },
+    }
+}
+
+impl Supply<crate::slab::Shipped> for Central {
+    fn fresh(&self, tag: Tag) -> Option<NonNull<Slab>> {
+        let class = tag.class()?;
+        let info = class.info();
+        let pages = usize::from(info.slab_pages);
+        let extent = self.pages.allocate(pages, 1)?;
+        let Some(node) = self.meta.take(Slab::node_bytes(class)) else {
+            // SAFETY: the run was lent just now, and nothing uses it.
+            unsafe { self.pages.free(extent.start, pages) };
+            return None;
+        };
+        // SAFETY: the node has the room, the pages are ours.
+        let slab = unsafe { Slab::install(node, tag, extent.start.as_ptr(), info.capacity.into()) };
+        let address = extent.start.addr().get();
+        // The segment is on the map: it lent the pages.
+        Segment::find(address)?.set_entry(Segment::page_of(address), pages, Entry::Slab(node));
+        Some(slab)
+    }
+
+    fn retire(&self, slab: NonNull<Slab>) {
+        // SAFETY: empty and unlisted: the slab is ours alone (L2).
+        let it = unsafe { slab.as_ref() };
+        let (Some(class), Some(start)) = (it.header().tag().class(), NonNull::new(it.start()))
+        else {
+            os::abort(Corruption::Header { address: slab.addr().get(), word: 0 });
+        };
+        let pages = usize::from(class.info().slab_pages);
+        let first = Segment::page_of(start.addr().get());
+        debug_assert!(first + pages <= SEGMENT_PAGES);
+        if let Some(segment) = Segment::find(start.addr().get()) {
+            segment.set_entry(first, pages, Entry::None);
+        }
+        // SAFETY: the run was lent for this slab, and no region of it is live.
+        unsafe { self.pages.free(start, pages) };
+        // SAFETY: the node came from `meta` with this size; only stale readers
+        // of the header, which says empty, are left.
+        unsafe { self.meta.give(slab.cast(), Slab::node_bytes(class)) };
+    }
+}
