@@ -68,6 +68,8 @@ mod process;
 #[cfg(not(loom))]
 mod stats;
 
+#[cfg(all(test, not(loom)))]
+mod faults;
 #[cfg(not(loom))]
 mod face {
     pub use crate::audit::{Audit, AuditError, audit};

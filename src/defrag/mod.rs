@@ -65,6 +65,10 @@ const MAX_CAPACITY: usize = 4096;
 /// Whether a pass is under way: there is one at a time.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
+/// Bytes that one step gives back to the system at most: some tens of
+/// microseconds of its time.
+pub const PURGE_STEP_BYTES: usize = 1 << 20;
+
 /// How to run a [`Pass`].
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
@@ -101,8 +105,8 @@ pub struct Outcome {
     pub moved_bytes: u64,
     /// Bytes of the regions that the plan wanted moved.
     pub predicted_bytes: u64,
-    /// Bytes of slabs that were emptied; they are dirty pages now, for decay or
-    /// [`crate::purge`] to give back.
+    /// Bytes of slabs that were emptied. They have gone back to the system, up
+    /// to [`PURGE_STEP_BYTES`] with each step and the rest at the end.
     pub released_bytes: u64,
     /// Slabs emptied.
     pub slabs_released: u64,
@@ -122,6 +126,8 @@ pub struct Pass {
     /// Slabs marked in each class.
     marked: [u64; CLASS_COUNT],
     desk: Desk,
+    /// Dirty pages when the pass began: what it makes dirty itself goes back.
+    dirty_pages: usize,
     active: bool,
 }
 
@@ -137,6 +143,7 @@ impl Pass {
             outcome: Outcome::default(),
             marked: [0; CLASS_COUNT],
             desk: Desk::new(),
+            dirty_pages: 0,
             active: false,
         };
         // Acquire pairs with the Release in `end`.
@@ -146,6 +153,7 @@ impl Pass {
         pass.active = true;
         with_cache(Cache::recall_all);
         CENTRAL.disown_all();
+        pass.dirty_pages = CENTRAL.pages.books().dirty_pages;
         let would_gain = || -> u64 {
             let gain = |class: Class, bin: &Bin| {
                 let plan = plan_bin(class, bin);
@@ -184,7 +192,8 @@ impl Pass {
     /// Starts a step of about `budget`. The step ends when the [`Mover`] is
     /// dropped; stop visiting when [`Mover::out_of_time`] says so.
     pub fn step(&mut self, budget: Duration) -> Mover<'_> {
-        Mover::new(&mut self.desk, &mut self.outcome, self.active, budget)
+        let dirty_pages = if self.active { self.dirty_pages } else { usize::MAX };
+        Mover::new(&mut self.desk, &mut self.outcome, dirty_pages, budget)
     }
 
     /// Ends the pass: slabs that are not empty yet are used again. Returns what
@@ -215,6 +224,7 @@ impl Pass {
             self.outcome.slabs_released += slabs;
             self.outcome.released_bytes += slabs * class.info().slab_bytes() as u64;
         }
+        CENTRAL.pages.purge_down_to(self.dirty_pages, usize::MAX);
         // Release pairs with the Acquire in `begin`.
         RUNNING.store(false, Ordering::Release);
     }

@@ -1,8 +1,9 @@
 //! The mover: copies blocks out of slabs that are being emptied.
 
-use super::{Outcome, slab_of};
+use super::{Outcome, PURGE_STEP_BYTES, slab_of};
 use crate::arena::CENTRAL;
 use crate::class::{self, CLASS_COUNT, Class};
+use crate::config::LG_PAGE;
 use crate::segment::{Entry, Segment};
 use crate::slab::{Slab, State};
 use crate::thread::with_cache;
@@ -113,7 +114,8 @@ fn give_back(class: Class, regions: &[*mut u8]) {
 pub struct Mover<'a> {
     desk: &'a mut Desk,
     outcome: &'a mut Outcome,
-    active: bool,
+    /// More dirty pages than this are the pass's own; all when it is idle.
+    dirty_pages: usize,
     started: Instant,
     deadline: Instant,
     looks: u32,
@@ -124,14 +126,20 @@ impl<'a> Mover<'a> {
     pub(super) fn new(
         desk: &'a mut Desk,
         outcome: &'a mut Outcome,
-        active: bool,
+        dirty_pages: usize,
         budget: Duration,
     ) -> Self {
         let started = Instant::now();
         // A budget beyond the end of time is no budget.
         let deadline =
             started.checked_add(budget).unwrap_or(started + Duration::from_secs(1 << 30));
-        Self { desk, outcome, active, started, deadline, looks: 0, late: false }
+        Self { desk, outcome, dirty_pages, started, deadline, looks: 0, late: false }
+    }
+
+    /// Whether the pass does anything.
+    #[inline]
+    fn active(&self) -> bool {
+        self.dirty_pages != usize::MAX
     }
 
     /// Whether the step's time is over. Looks at the clock now and then only;
@@ -154,7 +162,7 @@ impl<'a> Mover<'a> {
             Entry::Slab(node) => {
                 // SAFETY: headers are never unmapped (meta, M1).
                 let slab = unsafe { node.cast::<Slab>().as_ref() };
-                self.active && slab.header().state() == State::Evacuating
+                self.active() && slab.header().state() == State::Evacuating
             }
             Entry::None | Entry::Large { .. } => false,
         }
@@ -203,6 +211,9 @@ impl<'a> Mover<'a> {
 impl Drop for Mover<'_> {
     fn drop(&mut self) {
         self.desk.clear();
+        if self.active() {
+            CENTRAL.pages.purge_down_to(self.dirty_pages, PURGE_STEP_BYTES >> LG_PAGE);
+        }
         let took = self.started.elapsed();
         self.outcome.steps += 1;
         self.outcome.time += took;

@@ -168,7 +168,7 @@ impl PageHeap {
     /// Gives everything that is free and dirty back to the OS, and whole
     /// segments with it. Returns the bytes. Calls the OS.
     pub(crate) fn purge_all(&self) -> usize {
-        let bytes = self.purge_down_to(0);
+        let bytes = self.purge_down_to(0, usize::MAX);
         let mut state = self.state.lock();
         let dirty = state.books.dirty_pages;
         state.decay.reset(dirty);
@@ -185,22 +185,27 @@ impl PageHeap {
         if let Some(limit) = due
             && limit < dirty
         {
-            self.purge_down_to(limit);
+            self.purge_down_to(limit, usize::MAX);
         }
     }
 
-    /// Purges until at most `limit` pages are dirty; from the top of the table,
-    /// a batch of runs at a time, outside the lock. Returns the bytes purged.
-    fn purge_down_to(&self, limit: usize) -> usize {
-        let mut purged_pages = 0;
-        let mut slot = self.state.lock().len;
-        while slot > 0 {
-            slot -= 1;
+    /// Purges until at most `limit` pages are dirty, or `most` pages are purged;
+    /// from the top of the table, a batch of runs at a time, outside the lock.
+    /// Returns the bytes purged. Calls the OS.
+    pub(crate) fn purge_down_to(&self, limit: usize, most: usize) -> usize {
+        let (mut purged_pages, mut slot) = (0, MAX_SEGMENTS);
+        while purged_pages < most {
+            let Some(dirty) = self.state.lock().last_dirty(slot, limit) else { break };
+            slot = dirty;
             let mut from = 0;
             loop {
                 let mut state = self.state.lock();
                 let Some(segment) = state.segment(slot) else { break };
-                let room = state.books.dirty_pages.saturating_sub(limit);
+                let room = state
+                    .books
+                    .dirty_pages
+                    .saturating_sub(limit)
+                    .min(most.saturating_sub(purged_pages));
                 let (runs, count, next) = state.begin_purge(segment, from, room);
                 drop(state);
                 if count == 0 {
@@ -309,6 +314,16 @@ impl State {
         unsafe { core::slice::from_raw_parts_mut(at, self.len) }
     }
 
+    /// The last segment below `slot` that may have dirty pages, if there are
+    /// more than `limit` in all.
+    fn last_dirty(&mut self, slot: usize, limit: usize) -> Option<usize> {
+        if self.books.dirty_pages <= limit {
+            return None;
+        }
+        let hints = self.hints(Want::Dirty);
+        hints[..slot.min(hints.len())].iter().rposition(|&hint| hint > 0)
+    }
+
     fn search(&mut self, want: Want, pages: usize, align: usize) -> Option<Extent> {
         if want == Want::Dirty && self.books.dirty_pages < pages {
             return None;
@@ -392,6 +407,9 @@ impl State {
             // SAFETY: the lock is held (S3).
             let run = segment.pages.with_mut(|p| unsafe { (*p).dirty.next_run(at) });
             let Some((first, len)) = run else {
+                if from == 0 && count == 0 {
+                    self.hints(Want::Dirty)[segment.slot as usize] = 0;
+                }
                 return (runs, count, SEGMENT_PAGES);
             };
             let len = len.min(room.next_multiple_of(unit));

@@ -1,0 +1,282 @@
+//! The whole heap when the system refuses: every call from the n-th on, or the
+//! n-th alone, for each n that the work makes. A refusal is null and nothing
+//! else: no block is lost, no byte is changed, and the books balance.
+//!
+//! The test binary runs on the system's allocator; Tallow is called explicitly.
+
+use crate::Tallow;
+use crate::os::fake::{failing_after, failing_at};
+use crate::thread::each_record;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr;
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+static TALLOW: Tallow = Tallow::new();
+
+/// The books are those of the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn balanced() {
+    if let Err(error) = crate::audit() {
+        panic!("{error}");
+    }
+}
+
+/// Of longer blocks only the first and the last bytes are written, so that the
+/// tests do not spend their time with page faults.
+const EDGE: usize = 16 << 10;
+
+/// A block with a pattern in it.
+struct Block {
+    at: *mut u8,
+    layout: Layout,
+    seed: usize,
+}
+
+// SAFETY: a block belongs to whoever holds this, on any thread.
+unsafe impl Send for Block {}
+
+impl Block {
+    /// `None` when memory was refused.
+    fn new(size: usize, align: usize, seed: usize, zeroed: bool) -> Option<Self> {
+        let layout = Layout::from_size_align(size, align).expect("a valid layout");
+        // SAFETY: the layout has a size.
+        let at = unsafe { if zeroed { TALLOW.alloc_zeroed(layout) } else { TALLOW.alloc(layout) } };
+        if at.is_null() {
+            return None;
+        }
+        assert_eq!(at.addr() % align, 0);
+        let block = Self { at, layout, seed };
+        if zeroed {
+            block.each(size, |_, byte| assert_eq!(*byte, 0, "not zero"));
+        }
+        block.fill();
+        Some(block)
+    }
+
+    /// Calls `f` with the bytes at both ends of the first `len`.
+    fn each(&self, len: usize, mut f: impl FnMut(usize, &mut u8)) {
+        let head = len.min(EDGE);
+        for i in (0..head).chain(len.saturating_sub(EDGE).max(head)..len) {
+            // SAFETY: the byte lies in the block, which is ours.
+            f(i, unsafe { &mut *self.at.add(i) });
+        }
+    }
+
+    fn byte(&self, i: usize) -> u8 {
+        (i % 251 + self.seed) as u8
+    }
+
+    fn fill(&self) {
+        self.each(self.layout.size(), |i, byte| *byte = self.byte(i));
+    }
+
+    fn check(&self) {
+        self.each(self.layout.size(), |i, byte| {
+            assert_eq!(*byte, self.byte(i), "byte {i} of {:?} changed", self.layout);
+        });
+    }
+
+    /// `false` when memory was refused: then the block is as it was.
+    fn resize(&mut self, size: usize) -> bool {
+        let old = self.layout.size();
+        // SAFETY: the block has this layout, and the new size is not 0.
+        let at = unsafe { TALLOW.realloc(self.at, self.layout, size) };
+        if at.is_null() {
+            self.check();
+            return false;
+        }
+        self.at = at;
+        self.layout =
+            Layout::from_size_align(size, self.layout.align()).expect("a valid layout");
+        let kept = old.min(size);
+        for i in (0..kept.min(EDGE)).chain(kept.min(old.saturating_sub(EDGE).max(EDGE))..kept) {
+            // SAFETY: the byte lies in the block, which is ours.
+            assert_eq!(unsafe { *self.at.add(i) }, self.byte(i), "byte {i} was not copied");
+        }
+        self.fill();
+        true
+    }
+
+    fn free(self) {
+        self.check();
+        // SAFETY: the block has this layout, and is used no more.
+        unsafe { TALLOW.dealloc(self.at, self.layout) };
+    }
+}
+
+/// Small, large and huge blocks in all ways there are: more than the segments
+/// in reserve hold. Frees all of it. Returns how often memory was refused.
+fn workload(n: usize) -> usize {
+    let (mut live, mut refused, mut tried) = (Vec::new(), 0, 0);
+    let mut keep = |block: Option<Block>, live: &mut Vec<Block>| {
+        tried += 1;
+        match block {
+            Some(block) => live.push(block),
+            None => refused += 1,
+        }
+    };
+    for i in 0..40 {
+        keep(Block::new(64 + i * 97, 8, i, i % 3 == 0), &mut live);
+        keep(Block::new(900 << 10, 1 << (i % 21), i, i % 4 == 0), &mut live);
+        if i % 8 == 0 {
+            keep(Block::new((1 << 20) + i * 70_001, 8, i, i % 16 == 0), &mut live);
+            keep(Block::new(100, 2 << 20, i, true), &mut live);
+        }
+        if i % 10 == 9 {
+            live.swap_remove(i).free();
+        }
+    }
+    for i in 0..200 {
+        keep(Block::new(20_000 + i, 4096, i, false), &mut live);
+    }
+    let sizes = [10, 5000, 40_000, 300_000, 1 << 20, (1 << 20) + 1, 3 << 20, 9 << 20];
+    for i in (0..live.len()).step_by(7) {
+        refused += usize::from(!live[i].resize(sizes[(i / 7 + n) % sizes.len()]));
+    }
+    live.iter().for_each(Block::check);
+    assert!(!live.is_empty() || refused == tried);
+    balanced();
+    while let Some(block) = live.pop() {
+        if live.len() % 50 == 0 {
+            crate::purge();
+            live.iter().for_each(Block::check);
+        }
+        block.free();
+    }
+    balanced();
+    crate::purge();
+    balanced();
+    refused
+}
+
+/// Runs the workload on a thread that is new to Tallow, under a plan, for each
+/// n; checks that nothing is left. Returns the sum of refusals.
+fn for_each_call(calls: u64, plan: impl Fn(u64) -> usize + Sync) -> usize {
+    let before = crate::stats();
+    let mut sum = 0;
+    for n in 0..calls {
+        let worker = thread::scope(|scope| scope.spawn(|| plan(n)).join());
+        sum += worker.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // The system is kind again, and all can be had.
+        let again = if n % 10 == 0 { workload(n as usize) } else { 0 };
+        assert_eq!(again, 0);
+        balanced();
+        let now = crate::stats();
+        assert_eq!(now.requested_bytes, before.requested_bytes, "call {n}");
+        assert_eq!(now.allocated_bytes, before.allocated_bytes, "call {n}");
+        assert_eq!((now.large_count, now.huge_count), (before.large_count, before.huge_count));
+    }
+    sum
+}
+
+#[test]
+fn all_calls_from_the_nth_on_are_refused() {
+    let _alone = alone();
+    let refused = for_each_call(60, |n| failing_after(n, || workload(n as usize)));
+    assert!(refused > 1000, "memory hardly ran out: {refused}");
+}
+
+#[test]
+fn the_nth_call_alone_is_refused() {
+    let _alone = alone();
+    // A reservation of many segments that is refused is tried again with one:
+    // huge blocks and their resizing are what fails here.
+    let refused = for_each_call(60, |n| failing_at(n, || workload(n as usize)));
+    assert!(refused > 5, "memory never ran out: {refused}");
+}
+
+/// What operations without a record have claimed and not returned.
+fn claimed_without_record() -> i64 {
+    let (mut first, mut sum) = (true, 0);
+    each_record(|record| {
+        if core::mem::take(&mut first) {
+            sum = record.lock.lock().claimed.iter().sum();
+        }
+    });
+    sum
+}
+
+#[test]
+fn threads_without_a_record_go_on_without_a_cache() {
+    let _alone = alone();
+    const THREADS: usize = 24;
+    // Room in the slabs, so that only records are refused.
+    let warm: Vec<Block> = (0..64).filter_map(|i| Block::new(100, 8, i, false)).collect();
+    let before = (crate::stats().requested_bytes, claimed_without_record());
+    let step = Barrier::new(THREADS + 1);
+    thread::scope(|scope| {
+        for i in 0..THREADS {
+            let step = &step;
+            scope.spawn(move || {
+                let block = failing_after(0, || {
+                    let mut block = Block::new(100, 8, i, i % 2 == 0);
+                    if let Some(block) = &mut block {
+                        assert!(block.resize(104));
+                    }
+                    block
+                });
+                step.wait();
+                step.wait();
+                // Now there is memory again; the block was made without a cache,
+                // and is freed with one.
+                block.expect("room in the slabs").free();
+                let other = Block::new(40_000, 8, i, true).expect("memory");
+                other.free();
+                step.wait();
+                step.wait();
+            });
+        }
+        step.wait();
+        balanced();
+        let now = (crate::stats().requested_bytes, claimed_without_record());
+        assert_eq!(now.0, before.0 + 104 * THREADS as u64);
+        assert!(now.1 > before.1, "every thread got a record: metadata was not used up");
+        step.wait();
+        step.wait();
+        balanced();
+        assert_eq!(crate::stats().requested_bytes, before.0);
+        step.wait();
+    });
+    balanced();
+    warm.into_iter().for_each(Block::free);
+    crate::purge();
+    balanced();
+}
+
+#[test]
+fn a_refused_realloc_keeps_the_block() {
+    let _alone = alone();
+    // All ways from one route to another, and within each.
+    let sizes = [50, 3000, 33_000, 500_000, 1 << 20, 2 << 20, 10 << 20];
+    let before = crate::stats();
+    let mut refused = 0;
+    for from in sizes {
+        for to in sizes {
+            for align in [8, 8192] {
+                let mut block = Block::new(from, align, from ^ to, false).expect("memory");
+                let at = block.at;
+                if !failing_after(0, || block.resize(to)) {
+                    refused += 1;
+                    assert!(ptr::eq(at, block.at));
+                    let asked = before.requested_bytes + from as u64;
+                    assert_eq!(crate::stats().requested_bytes, asked, "{from} to {to}");
+                    balanced();
+                    assert!(block.resize(to));
+                }
+                let asked = before.requested_bytes + to as u64;
+                assert_eq!(crate::stats().requested_bytes, asked, "{from} to {to}");
+                balanced();
+                block.free();
+                crate::purge();
+            }
+        }
+    }
+    assert!(refused >= 10, "{refused}");
+    assert_eq!(crate::stats().allocated_bytes, before.allocated_bytes);
+}
