@@ -92,8 +92,7 @@ impl Block {
             return false;
         }
         self.at = at;
-        self.layout =
-            Layout::from_size_align(size, self.layout.align()).expect("a valid layout");
+        self.layout = Layout::from_size_align(size, self.layout.align()).expect("a valid layout");
         let kept = old.min(size);
         for i in (0..kept.min(EDGE)).chain(kept.min(old.saturating_sub(EDGE).max(EDGE))..kept) {
             // SAFETY: the byte lies in the block, which is ours.

@@ -64,7 +64,7 @@ pub(crate) unsafe fn reallocate(block: *mut u8, layout: Layout, new_size: usize)
     let from = class::of_layout(old_size, align);
     let to = class::of_layout(new_size, align);
     if from.is_some() && from == to {
-        with_cache(|cache| cache.request(new_size as i64 - old_size as i64));
+        with_cache(|cache| cache.request(old_size, new_size));
         return block;
     }
     if from.is_none() && to.is_none() {
@@ -100,7 +100,7 @@ fn allocate_block(layout: Layout, zeroed: bool) -> *mut u8 {
         CENTRAL.huge.allocate(&CENTRAL.meta, size, align)
     };
     let Some(block) = block else { return ptr::null_mut() };
-    with_cache(|cache| cache.request_block(size as i64));
+    with_cache(|cache| cache.request_block(0, size));
     block.as_ptr()
 }
 
@@ -110,7 +110,7 @@ fn allocate_block(layout: Layout, zeroed: bool) -> *mut u8 {
 unsafe fn free_block(block: *mut u8, layout: Layout) {
     let Some(block) = NonNull::new(block) else { return };
     let (size, align) = (layout.size(), layout.align());
-    with_cache(|cache| cache.request_block(-(size as i64)));
+    with_cache(|cache| cache.request_block(size, 0));
     if large::serves(size, align) {
         // SAFETY: the caller's promise.
         unsafe { CENTRAL.large.free(&CENTRAL.pages, block, size) };
@@ -126,9 +126,8 @@ unsafe fn free_block(block: *mut u8, layout: Layout) {
 unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Option<NonNull<u8>> {
     let at = NonNull::new(block)?;
     let (old_size, align) = (layout.size(), layout.align());
-    let grown = new_size as i64 - old_size as i64;
     // Less is entered before, more after (thread, T5).
-    with_cache(|cache| cache.request_block(grown.min(0)));
+    with_cache(|cache| cache.request_block(old_size, new_size.min(old_size)));
     let kept = match (large::serves(old_size, align), large::serves(new_size, align)) {
         (true, true) => {
             // SAFETY: the caller's promise.
@@ -141,8 +140,8 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
         }
         _ => None,
     };
-    let entered = if kept.is_some() { grown.max(0) } else { -grown.min(0) };
-    with_cache(|cache| cache.request(entered));
+    let now = if kept.is_some() { new_size } else { old_size };
+    with_cache(|cache| cache.request(new_size.min(old_size), now));
     kept
 }
 

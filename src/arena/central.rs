@@ -41,8 +41,8 @@ pub(crate) static CENTRAL: Central = Central::new();
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) slab: NonNull<Slab>,
-    pub(crate) tag: Tag,
-    pub(crate) index: usize,
+    index: u32,
+    tag: Tag,
 }
 
 impl Central {
@@ -108,7 +108,7 @@ impl Central {
                 if tag.class() != Some(class) {
                     return Err(wrong_class(address, region_bytes, tag));
                 }
-                Ok(Place { slab, tag, index: it.region_at(class, address)? })
+                Ok(Place { slab, tag, index: it.region_at(class, address)? as u32 })
             }
             Entry::Large { pages } => Err(Corruption::Layout {
                 address,
@@ -117,6 +117,25 @@ impl Central {
             }),
             Entry::None => Err(Corruption::Foreign { address, size: region_bytes }),
         }
+    }
+
+    /// The same, when the region before it is known: most lie in its slab too.
+    #[inline]
+    fn place_near(
+        &self,
+        near: Option<Place>,
+        class: Class,
+        address: usize,
+    ) -> Result<Place, Corruption> {
+        if let Some(near) = near {
+            // SAFETY: headers are never unmapped (meta, M1). The slab cannot be
+            // retired before its region `near` is back.
+            let slab = unsafe { near.slab.as_ref() };
+            if address.wrapping_sub(slab.start().addr()) < class.info().slab_bytes() {
+                return Ok(Place { index: slab.region_at(class, address)? as u32, ..near });
+            }
+        }
+        self.place(class, address)
     }
 
     /// Returns regions of a class to their slabs. Neighbours that lie in the
@@ -128,11 +147,14 @@ impl Central {
         const AHEAD: usize = 32;
         for chunk in regions.chunks(AHEAD) {
             let mut places = [None; AHEAD];
+            let mut last: Option<Place> = None;
             for (region, place) in chunk.iter().zip(&mut places) {
-                match self.place(class, region.addr()) {
-                    Ok(found) => *place = Some(found),
+                let address = region.addr();
+                match self.place_near(last, class, address) {
+                    Ok(found) => last = Some(found),
                     Err(what) => os::abort(what),
                 }
+                *place = last;
             }
             if let Err(what) = self.give_places(places.iter().flatten()) {
                 os::abort(what);
@@ -145,10 +167,10 @@ impl Central {
         while let Some(&Place { slab, tag, index }) = places.next() {
             // SAFETY: the slab has live regions: these.
             let it = unsafe { slab.as_ref() };
-            let (mut w, mut bits, mut n) = (index / 64, 1u64 << (index % 64), 0);
+            let (mut w, mut bits, mut n) = (index as usize / 64, 1u64 << (index % 64), 0);
             while let Some(next) = places.next_if(|next| next.slab == slab) {
                 let bit = 1 << (next.index % 64);
-                if next.index / 64 == w {
+                if next.index as usize / 64 == w {
                     if bits & bit != 0 {
                         return Err(it.double_free(w, bit));
                     }
@@ -156,7 +178,7 @@ impl Central {
                     continue;
                 }
                 n += it.put(w, bits)?;
-                (w, bits) = (next.index / 64, bit);
+                (w, bits) = (next.index as usize / 64, bit);
             }
             n += it.put(w, bits)?;
             if it.lower(n)? == After::Settle

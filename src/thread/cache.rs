@@ -55,7 +55,10 @@ enum Stage {
 /// The thread cache.
 pub(crate) struct Cache {
     magazines: [Magazine; CLASS_COUNT],
-    requested_bytes: AtomicI64,
+    /// Bytes asked for and bytes given back: two sums, so that an allocation and
+    /// a free that follow each other do not wait for one another's store.
+    asked_bytes: AtomicI64,
+    returned_bytes: AtomicI64,
     record: AtomicPtr<Record>,
     stage: AtomicU32,
 }
@@ -65,7 +68,8 @@ thread_local! {
     static CACHE: Cache = const {
         Cache {
             magazines: [const { Magazine::unused() }; CLASS_COUNT],
-            requested_bytes: AtomicI64::new(0),
+            asked_bytes: AtomicI64::new(0),
+            returned_bytes: AtomicI64::new(0),
             record: AtomicPtr::new(ptr::null_mut()),
             stage: AtomicU32::new(Stage::Fresh as u32),
         }
@@ -90,7 +94,7 @@ impl Cache {
         // SAFETY: `cur > base`, so there is an item below it (T1).
         let top = unsafe { cur.sub(1) };
         magazine.cur.store(top, Ordering::Relaxed);
-        self.request(size as i64);
+        self.ask(size);
         // SAFETY: the place was written when the item was pushed.
         unsafe { (*top).load(Ordering::Relaxed) }
     }
@@ -104,23 +108,45 @@ impl Cache {
             return self.free_slow(class, region, size);
         }
         // Before the region counts as cached: requested <= allocated (T5).
-        self.request(-(size as i64));
+        self.give(size);
         // SAFETY: `cur < end`, so there is a place (T1).
         unsafe { (*cur).store(region, Ordering::Relaxed) };
         // SAFETY: at most `end`.
         magazine.cur.store(unsafe { cur.add(1) }, Ordering::Relaxed);
     }
 
-    /// Enters bytes asked for, or given back.
+    /// Enters bytes asked for.
     #[inline(always)]
-    pub(crate) fn request(&self, bytes: i64) {
+    fn ask(&self, bytes: usize) {
         // Not an atomic addition: only this thread writes it.
-        let sum = self.requested_bytes.load(Ordering::Relaxed).wrapping_add(bytes);
-        self.requested_bytes.store(sum, Ordering::Relaxed);
+        let sum = self.asked_bytes.load(Ordering::Relaxed).wrapping_add(bytes as i64);
+        self.asked_bytes.store(sum, Ordering::Relaxed);
+    }
+
+    /// Enters bytes given back.
+    #[inline(always)]
+    fn give(&self, bytes: usize) {
+        // As above.
+        let sum = self.returned_bytes.load(Ordering::Relaxed).wrapping_add(bytes as i64);
+        self.returned_bytes.store(sum, Ordering::Relaxed);
     }
 
     pub(super) fn requested_bytes(&self) -> i64 {
-        self.requested_bytes.load(Ordering::Relaxed)
+        // The returns first: what they belong to was asked for before.
+        let returned = self.returned_bytes.load(Ordering::Relaxed);
+        self.asked_bytes.load(Ordering::Relaxed).wrapping_sub(returned)
+    }
+
+    /// Enters a block's change of size, where it is.
+    #[inline]
+    pub(crate) fn request(&self, from: usize, to: usize) {
+        if self.record.load(Ordering::Relaxed).is_null() {
+            orphan().lock.lock().requested_bytes += to as i64 - from as i64;
+        } else if to >= from {
+            self.ask(to - from);
+        } else {
+            self.give(from - to);
+        }
     }
 
     /// Items in a magazine, whose first place is `items`.
@@ -144,30 +170,34 @@ impl Cache {
         let mut shared = record.lock.lock();
         let limit = self.enter(&mut shared, record, class);
         // One for the caller, the rest up to half of the magazine.
-        let want = (limit / 2).clamp(1, 64) as u32;
+        let want = (limit / 2).max(1);
         let items = record.items(class);
         // The caller may have been recalled with a full magazine; then it is
         // empty now. Otherwise it was empty: the way here says so.
-        let mut n = 0;
         let arena = CENTRAL.arena_of(record.ordinal);
-        let got = CENTRAL.claim(arena, class, want, &mut |at| {
-            // SAFETY: `want <= limit` places.
-            unsafe { (*items.add(n)).store(at, Ordering::Relaxed) };
+        let mut n = 0;
+        let got = CENTRAL.claim(arena, class, want as u32, &mut |at| {
+            // Addresses go up as they come. The first is handed out; the others
+            // are laid down from the top, so that they go up as they are popped.
+            if n == 0 {
+                region = at;
+            } else {
+                // SAFETY: `n < want <= limit` places.
+                unsafe { (*items.add(want - 1 - n)).store(at, Ordering::Relaxed) };
+            }
             n += 1;
         });
         if got == 0 {
             return ptr::null_mut();
         }
         shared.claimed[class.index()] += i64::from(got);
-        // The first is the lowest: hand it out, turn the others round, so that
-        // addresses go up as the magazine is emptied.
-        // SAFETY: `n >= 1` items were written just now.
-        let slots = unsafe { core::slice::from_raw_parts_mut(items, n) };
-        region = slots[0].load(Ordering::Relaxed);
-        slots.reverse();
+        if n < want {
+            // SAFETY: the `n - 1` items just written, and places below them.
+            unsafe { ptr::copy(items.add(want - n), items, n - 1) };
+        }
         // SAFETY: within the class's places.
         self.magazines[class.index()].cur.store(unsafe { items.add(n - 1) }, Ordering::Relaxed);
-        self.request(size as i64);
+        self.ask(size);
         self.leave(shared);
         region
     }
@@ -183,7 +213,7 @@ impl Cache {
             return;
         };
         let mut shared = record.lock.lock();
-        self.request(-(size as i64));
+        self.give(size);
         let limit = self.enter(&mut shared, record, class);
         let items = record.items(class);
         let full = self.cached(class, items);
@@ -326,7 +356,8 @@ impl Cache {
             let mut shared = record.lock.lock();
             self.drain(&mut shared, record);
             shared.requested_bytes += self.requested_bytes();
-            self.requested_bytes.store(0, Ordering::Relaxed);
+            self.asked_bytes.store(0, Ordering::Relaxed);
+            self.returned_bytes.store(0, Ordering::Relaxed);
             shared.cache = ptr::null();
             self.record.store(ptr::null_mut(), Ordering::Relaxed);
             self.stage.store(Stage::Dead as u32, Ordering::Relaxed);
@@ -340,21 +371,19 @@ impl Cache {
         f(&mut record.lock.lock(), record)
     }
 
-    /// Enters `bytes` of a block that is not small, and sometimes the chores.
-    pub(crate) fn request_block(&self, bytes: i64) {
-        match self.record() {
-            Some(record) => {
-                self.request(bytes);
-                let mut shared = record.lock.lock();
-                // A large block weighs more than a refill.
-                shared.entries = (shared.entries | 15).wrapping_add(1);
-                if shared.recalled {
-                    self.drain(&mut shared, record);
-                }
-                self.leave(shared);
+    /// Enters a change of size of a block that is not small, from 0 or to 0 when
+    /// it is new or gone, and sometimes does the chores.
+    pub(crate) fn request_block(&self, from: usize, to: usize) {
+        if let Some(record) = self.record() {
+            let mut shared = record.lock.lock();
+            // A large block weighs more than a refill.
+            shared.entries = (shared.entries | 15).wrapping_add(1);
+            if shared.recalled {
+                self.drain(&mut shared, record);
             }
-            None => orphan().lock.lock().requested_bytes += bytes,
+            self.leave(shared);
         }
+        self.request(from, to);
     }
 
     /// Empties this thread's magazines at once, and recalls those of all other
