@@ -1,1 +1,55 @@
-//! What was decided, and why.
+//! What was decided, why, and on what measurement.
+//!
+//! The dictionary is the field's: *page*, *segment*, *extent*, *slab*, *region*,
+//! *size class*, *bin*, *arena*, *magazine*; *small*, *large*, *huge*;
+//! *allocated* <= *active* <= *resident* <= *mapped*.
+//!
+//! # The hot path
+//!
+//! A magazine is three pointers in a thread-local without destructor: pop while
+//! `cur > base`, push while `cur < end`. Comparing by order and not for equality
+//! costs the same and lets another thread *recall* a magazine: with `base` at
+//! the highest address and `end` null both directions fall into the slow path.
+//! No flag is read on the hot path for that.
+//!
+//! Requested bytes are two sums per thread, asked and returned. One sum made an
+//! allocation and the free behind it wait for each other's store: 3.0 ns for a
+//! pair of 64 bytes, against 2.35 ns with two and 2.10 ns without any; within
+//! noise on a batch, 2 % on the churn (`cargo bench --bench speed`).
+//!
+//! # Departures from the first sketch
+//!
+//! - **Regions lie close together**, also across page boundaries. Keeping them
+//!   within pages wastes 1.6 % at 96, 112, 192, 224 and 448 bytes, and gains one
+//!   region per page of 50 to 85 for the sizes where it wastes little. So "which
+//!   regions lie on this page" is a range, the same arithmetic for all classes.
+//! - **Free runs of pages are found in bit sets**, 1024 bits a segment, with an
+//!   upper bound of each segment's longest run beside it. Neighbours need no
+//!   merging, an extent needs no node, and the audit reads the same bits. A
+//!   search looks at two bytes a segment; it is paid once per slab.
+//! - **Only the owned slab of a bin is claimed from.** The count and the state
+//!   change in one operation; lists change under the bin's lock, when a slab
+//!   crosses a quarter of occupancy on its way down. A listed slab only loses
+//!   regions, so it moves at most four times.
+//! - **A segment is given back whole** (`munmap`) once all of its pages are
+//!   purged, its header with it; one stays.
+//! - **The plan of a defragmentation is a division.** A slab of `c` regions, `l`
+//!   of them live, gives `c - l` places when it stays and needs `l` when it goes:
+//!   `c`, whatever `l` is. So `f` free regions let `f / c` slabs go, and the
+//!   emptiest are the cheapest. Tested against all subsets of small bins.
+//!
+//! # Found by checks, and mended
+//!
+//! - `bool::then_some(guard)` made a guard also when the lock was not taken, and
+//!   unlocked it again: found by the loom model of a return against a refill.
+//! - An owned slab that became empty between the look at its count and the
+//!   change of its state was lost: found by the model of claims and returns.
+//! - A huge block was off the table while it was remapped, and a fork in between
+//!   lost it from the child's books: found by auditing forked children.
+//!
+//! # Costs known and not paid down yet
+//!
+//! - Metadata after a peak: 8 bytes of page map a page (0.2 %) and 128 to 576
+//!   bytes a slab stay, about 0.5 % of the peak.
+//! - A random free of a large heap looks at the page map, the slab's header and
+//!   a word of its bit set: up to three cache misses, overlapped in groups of 32.
