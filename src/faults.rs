@@ -9,7 +9,7 @@ use crate::os::fake::{failing_after, failing_at};
 use crate::thread::each_record;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
-use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 static TALLOW: Tallow = Tallow::new();
@@ -127,7 +127,7 @@ fn workload(n: usize) -> usize {
             keep(Block::new((1 << 20) + i * 70_001, 8, i, i % 16 == 0), &mut live);
             keep(Block::new(100, 2 << 20, i, true), &mut live);
         }
-        if i % 10 == 9 {
+        if i % 10 == 9 && i < live.len() {
             live.swap_remove(i).free();
         }
     }
@@ -208,39 +208,46 @@ fn threads_without_a_record_go_on_without_a_cache() {
     // Room in the slabs, so that only records are refused.
     let warm: Vec<Block> = (0..64).filter_map(|i| Block::new(100, 8, i, false)).collect();
     let before = (crate::stats().requested_bytes, claimed_without_record());
-    let step = Barrier::new(THREADS + 1);
     thread::scope(|scope| {
-        for i in 0..THREADS {
-            let step = &step;
-            scope.spawn(move || {
-                let block = failing_after(0, || {
-                    let mut block = Block::new(100, 8, i, i % 2 == 0);
-                    if let Some(block) = &mut block {
-                        assert!(block.resize(104));
-                    }
-                    block
+        // The threads stay until their sender is dropped, so that each needs a
+        // record of its own.
+        let workers: Vec<_> = (0..THREADS)
+            .map(|i| {
+                let (go, wait) = mpsc::channel::<()>();
+                let (done, answer) = mpsc::channel();
+                scope.spawn(move || {
+                    let block = failing_after(0, || Block::new(100, 8, i, i % 2 == 0));
+                    let mut block = block.expect("room in the slabs");
+                    let _ = done.send(());
+                    let _ = wait.recv();
+                    failing_after(0, || assert!(block.resize(104)));
+                    let _ = done.send(());
+                    let _ = wait.recv();
+                    // Now there is memory again: the block was made without a
+                    // cache, and is freed with one.
+                    block.free();
+                    Block::new(40_000, 8, i, true).expect("memory").free();
+                    let _ = done.send(());
+                    let _ = wait.recv();
                 });
-                step.wait();
-                step.wait();
-                // Now there is memory again; the block was made without a cache,
-                // and is freed with one.
-                block.expect("room in the slabs").free();
-                let other = Block::new(40_000, 8, i, true).expect("memory");
-                other.free();
-                step.wait();
-                step.wait();
-            });
-        }
-        step.wait();
+                answer.recv().expect("a living thread");
+                (go, answer)
+            })
+            .collect();
+        let all = |worker: &(mpsc::Sender<()>, mpsc::Receiver<()>)| {
+            worker.0.send(()).expect("a living thread");
+            worker.1.recv().expect("a living thread");
+        };
         balanced();
         let now = (crate::stats().requested_bytes, claimed_without_record());
-        assert_eq!(now.0, before.0 + 104 * THREADS as u64);
+        assert_eq!(now.0, before.0 + 100 * THREADS as u64);
         assert!(now.1 > before.1, "every thread got a record: metadata was not used up");
-        step.wait();
-        step.wait();
+        workers.iter().for_each(all);
+        balanced();
+        assert_eq!(crate::stats().requested_bytes, before.0 + 104 * THREADS as u64);
+        workers.iter().for_each(all);
         balanced();
         assert_eq!(crate::stats().requested_bytes, before.0);
-        step.wait();
     });
     balanced();
     warm.into_iter().for_each(Block::free);

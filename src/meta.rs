@@ -13,8 +13,8 @@ use crate::os;
 use core::ptr::{self, NonNull};
 
 const CHUNK_BYTES: usize = 256 << 10;
-/// Nodes are multiples of this, and aligned to it: a cache line.
-pub(crate) const NODE_ALIGN: usize = 64;
+/// Nodes are multiples of this, and aligned to it: half a cache line.
+const NODE_ALIGN: usize = 32;
 const KINDS: usize = 16;
 
 /// Free nodes of one size.
@@ -69,7 +69,7 @@ impl Meta {
         }
     }
 
-    /// Room for `bytes`, zero when it is new, aligned to a cache line. `None`
+    /// Room for `bytes`, zero when it is new, aligned to [`NODE_ALIGN`]. `None`
     /// when memory is out. May call the OS.
     pub(crate) fn take(&self, bytes: usize) -> Option<NonNull<u8>> {
         let bytes = bytes.next_multiple_of(NODE_ALIGN);

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  4 MiB-aligned                                                   +4 MiB
-//!  | header: page map, page sets | slab | slab | large ... | free ... |
-//!  |<-- 3 pages, metadata ------>|<--------- 1021 pages ------------->|
+//!  | header: page map | slab | slab | large ... | free ...            |
+//!  |<-- 2 pages ----->|<------------- 1022 pages -------------------->|
 //! ```
 //!
 //! The *segment map*, one bit for every 4 MiB of the address space, says which
@@ -16,13 +16,15 @@
 //!   initialised. It is set after that and cleared before the segment goes.
 //! - S2: every page of a slab has the slab's entry; the first page of a large
 //!   block has its length; all other entries are empty.
-//! - S3: the page sets are read and written under the page heap's lock only.
+//! - S3: the page sets are read and written under the page heap's lock only;
+//!   they lie in metadata, so that the header is two pages and not three.
 
 use crate::bits::PageSet;
 use crate::config::{LG_ADDRESS, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
 use crate::os;
-use crate::sync::{AtomicU64, AtomicUsize, Cell, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use core::ptr::{self, NonNull};
+use static_assertions::const_assert;
 
 const LG_SEGMENT: u32 = SEGMENT_BYTES.trailing_zeros();
 const MAP_WORDS: usize = 1 << (LG_ADDRESS - LG_SEGMENT - 6);
@@ -35,11 +37,17 @@ static MAP: [AtomicU64; MAP_WORDS] = [const { AtomicU64::new(0) }; MAP_WORDS];
 #[repr(C)]
 pub(crate) struct Segment {
     /// Place in the page heap's table.
-    pub(crate) slot: u32,
-    entries: [AtomicUsize; SEGMENT_PAGES],
+    pub(crate) slot: u64,
     /// Owned by the page heap (S3).
-    pub(crate) pages: Cell<SegmentPages>,
+    pages: *mut SegmentPages,
+    /// Of the pages behind the header.
+    entries: [AtomicUsize; SEGMENT_PAGES - HEADER_ENTRIES],
 }
+
+/// Entries that the header's own pages would have: their room is used for the
+/// other fields.
+const HEADER_ENTRIES: usize = 2;
+const_assert!(size_of::<Segment>() == HEADER_ENTRIES * PAGE_BYTES);
 
 /// The page sets of a segment.
 #[derive(Debug)]
@@ -98,18 +106,25 @@ impl Segment {
     /// Writes the header of a new segment and puts it on the map.
     ///
     /// # Safety
-    /// `base` is the start of an unused, zero, mapped segment.
-    pub(crate) unsafe fn install(base: NonNull<u8>, slot: u32) -> NonNull<Self> {
+    /// - `base` is the start of an unused, zero, mapped segment.
+    /// - `pages` has room for the page sets, for as long as the segment lives.
+    pub(crate) unsafe fn install(
+        base: NonNull<u8>,
+        slot: usize,
+        pages: NonNull<SegmentPages>,
+    ) -> NonNull<Self> {
         let segment = base.cast::<Self>();
         let header = header_pages();
         let mut free = PageSet::EMPTY;
         free.insert(header, SEGMENT_PAGES - header);
-        let pages = SegmentPages { free, dirty: PageSet::EMPTY, purging: PageSet::EMPTY };
+        let sets = SegmentPages { free, dirty: PageSet::EMPTY, purging: PageSet::EMPTY };
+        // SAFETY: the caller's promise.
+        unsafe { pages.write(sets) };
         // The entries are zero, which is `Entry::None`.
         // SAFETY: the memory is ours, large enough and aligned.
-        unsafe { (&raw mut (*segment.as_ptr()).slot).write(slot) };
+        unsafe { (&raw mut (*segment.as_ptr()).slot).write(slot as u64) };
         // SAFETY: as above.
-        unsafe { (&raw mut (*segment.as_ptr()).pages).write(Cell::new(pages)) };
+        unsafe { (&raw mut (*segment.as_ptr()).pages).write(pages.as_ptr()) };
         if let Some((word, bit)) = map_bit(base.addr().get()) {
             // Release pairs with the Acquire in `find` (S1).
             word.fetch_or(bit, Ordering::Release);
@@ -151,12 +166,27 @@ impl Segment {
     pub(crate) fn entry(&self, page: usize) -> Entry {
         // Acquire pairs with the Release in `set_entry`: the slab's header is
         // seen whole.
-        Entry::decode(self.entries[page].load(Ordering::Acquire))
+        match page.checked_sub(HEADER_ENTRIES).and_then(|at| self.entries.get(at)) {
+            Some(cell) => Entry::decode(cell.load(Ordering::Acquire)),
+            None => Entry::None,
+        }
+    }
+
+    /// Calls `f` with the page sets, under the page heap's lock (S3).
+    #[inline]
+    pub(crate) fn with_sets<R>(&self, f: impl FnOnce(*mut SegmentPages) -> R) -> R {
+        f(self.pages)
+    }
+
+    /// Where the page sets lie.
+    pub(crate) fn sets(&self) -> *mut SegmentPages {
+        self.pages
     }
 
     /// Sets the entries of `pages` pages from `first`.
     pub(crate) fn set_entry(&self, first: usize, pages: usize, entry: Entry) {
         let word = entry.encode();
+        let first = first - HEADER_ENTRIES;
         for cell in &self.entries[first..first + pages] {
             // Release pairs with the Acquire in `entry`.
             cell.store(word, Ordering::Release);

@@ -136,24 +136,30 @@ pub(crate) enum After {
 pub(crate) struct Links {
     pub(crate) prev: *mut Slab,
     pub(crate) next: *mut Slab,
-    /// Which list.
-    pub(crate) list: u8,
 }
 
-/// A slab's header. The pages are elsewhere, so that they can be given back.
+/// A slab's header; its bits lie behind it. The pages are elsewhere, so that
+/// they can be given back.
 #[repr(C)]
 pub(crate) struct Slab<P = Shipped> {
     /// The first word, as metadata nodes require (`meta`, M2).
     header: AtomicU64,
     start: *mut u8,
-    words: *const AtomicU64,
-    capacity: u32,
-    word_count: u32,
+    pub(crate) links: Cell<Links>,
     /// Where a search for free bits starts: a guess.
     hint: AtomicU32,
-    pub(crate) links: Cell<Links>,
+    capacity: u16,
+    /// Which list of the bin it is in, under the bin's lock.
+    pub(crate) list: Cell<u8>,
+    #[cfg(loom)]
+    words: &'static [AtomicU64],
     protocol: PhantomData<P>,
 }
+
+// 40 bytes, and three words of bits: the slabs of all regions from 384 bytes on
+// take one cache line.
+#[cfg(not(loom))]
+static_assertions::const_assert!(size_of::<Slab>() == 40);
 
 // SAFETY: the header and words are atomic, the links are used under the bin's
 // lock, the rest does not change between `install` and the return of the node.
@@ -197,15 +203,14 @@ impl<P: Protocol> Slab<P> {
             // SAFETY: `w < count`; written whole, field by field.
             unsafe { words.add(w).write(AtomicU64::new(mask(0, bits))) };
         }
-        let none = Links { prev: ptr::null_mut(), next: ptr::null_mut(), list: 0 };
+        let none = Links { prev: ptr::null_mut(), next: ptr::null_mut() };
         // SAFETY: all of these write fields of the node, never the first word.
         unsafe {
             (&raw mut (*slab).start).write(start);
-            (&raw mut (*slab).words).write(words);
-            (&raw mut (*slab).capacity).write(capacity);
-            (&raw mut (*slab).word_count).write(count);
+            (&raw mut (*slab).capacity).write(capacity as u16);
             (&raw mut (*slab).hint).write(AtomicU32::new(0));
             (&raw mut (*slab).links).write(Cell::new(none));
+            (&raw mut (*slab).list).write(Cell::new(0));
         }
         // SAFETY: the first word is a valid atomic, also in a recycled node.
         let header = unsafe { &(*slab).header };
@@ -222,15 +227,14 @@ impl<P: Protocol> Slab<P> {
         let words: Vec<AtomicU64> = (0..capacity.div_ceil(64) as usize)
             .map(|w| AtomicU64::new(mask(0, (capacity as usize - w * 64).min(64))))
             .collect();
-        let word_count = words.len() as u32;
         Self {
             header: AtomicU64::new(Header::new(tag, State::Owned, 0).0),
             start: ptr::without_provenance_mut(start),
-            words: Box::leak(words.into_boxed_slice()).as_ptr(),
-            capacity,
-            word_count,
+            links: Cell::new(Links { prev: ptr::null_mut(), next: ptr::null_mut() }),
             hint: AtomicU32::new(0),
-            links: Cell::new(Links { prev: ptr::null_mut(), next: ptr::null_mut(), list: 0 }),
+            capacity: capacity as u16,
+            list: Cell::new(0),
+            words: Box::leak(words.into_boxed_slice()),
             protocol: PhantomData,
         }
     }
@@ -244,7 +248,7 @@ impl<P: Protocol> Slab<P> {
 
     #[inline]
     pub(crate) fn capacity(&self) -> u32 {
-        self.capacity
+        u32::from(self.capacity)
     }
 
     #[inline]
@@ -252,10 +256,20 @@ impl<P: Protocol> Slab<P> {
         self.start
     }
 
+    /// The bit set.
+    #[cfg(not(loom))]
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: `install` set pointer and count together.
-        unsafe { core::slice::from_raw_parts(self.words, self.word_count as usize) }
+        let behind = ptr::from_ref(self).addr() + size_of::<Self>();
+        let at = ptr::with_exposed_provenance(behind);
+        // SAFETY: `install` wrote that many words behind the header; metadata is
+        // exposed where it is reserved.
+        unsafe { core::slice::from_raw_parts(at, usize::from(self.capacity).div_ceil(64)) }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        self.words
     }
 
     /// Free bits, counted one by one.
@@ -293,7 +307,7 @@ impl<P: Protocol> Slab<P> {
             }
             // Fields may be read now: the header was acquired, and an owned
             // slab of this tag stays one at least until its count is 0 again.
-            let n = want.min(self.capacity - seen.live());
+            let n = want.min(self.capacity() - seen.live());
             if n == 0 {
                 return 0;
             }
@@ -348,7 +362,7 @@ impl<P: Protocol> Slab<P> {
         let info = class.info();
         let offset = address.wrapping_sub(self.start.addr());
         let index = info.region_index(offset);
-        if index * info.region_bytes as usize != offset || index >= self.capacity as usize {
+        if index * info.region_bytes as usize != offset || index >= usize::from(self.capacity) {
             return Err(Corruption::Interior { address, region_bytes: info.region_bytes as usize });
         }
         Ok(index)
@@ -378,9 +392,9 @@ impl<P: Protocol> Slab<P> {
         let now = live - n;
         let settle = match before.state() {
             State::Owned => false,
-            State::Full => live == self.capacity,
+            State::Full => live == self.capacity(),
             State::Partial => {
-                now == 0 || quarter(now, self.capacity) != quarter(live, self.capacity)
+                now == 0 || quarter(now, self.capacity()) != quarter(live, self.capacity())
             }
             State::Evacuating => now == 0,
             State::Empty => {

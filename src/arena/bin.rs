@@ -351,7 +351,8 @@ impl<P: Protocol> Lists<P> {
     }
 
     fn list_of(&self, slab: &Slab<P>) -> usize {
-        usize::from(Self::links(slab).list)
+        // SAFETY: under the lock that `self` is the proof of.
+        usize::from(slab.list.with_mut(|list| unsafe { *list }))
     }
 
     /// Puts a slab into a list: in front if its address is below that of the
@@ -369,9 +370,9 @@ impl<P: Protocol> Lists<P> {
         } else {
             (ptr::null_mut(), head)
         };
-        Self::set_links(at, |l| {
-            *l = Links { prev: prev.cast(), next: next.cast(), list: list as u8 }
-        });
+        Self::set_links(at, |l| *l = Links { prev: prev.cast(), next: next.cast() });
+        // SAFETY: under the lock that `self` is the proof of.
+        slab.list.with_mut(|l| unsafe { *l = list as u8 });
         if prev.is_null() {
             self.heads[list] = at;
         } else {
@@ -383,10 +384,11 @@ impl<P: Protocol> Lists<P> {
     }
 
     fn remove(&mut self, slab: &Slab<P>) {
-        let Links { prev, next, list } = Self::links(slab);
-        self.counts[usize::from(list)] -= 1;
+        let Links { prev, next } = Self::links(slab);
+        let list = self.list_of(slab);
+        self.counts[list] -= 1;
         if prev.is_null() {
-            self.heads[usize::from(list)] = next.cast();
+            self.heads[list] = next.cast();
         } else {
             Self::set_links(prev.cast(), |l| l.next = next);
         }

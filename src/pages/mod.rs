@@ -28,6 +28,7 @@ use crate::config::{
     DECAY_MS, LG_PAGE, MAX_SEGMENTS, PAGE_BYTES, RESERVE_SEGMENTS, SEGMENT_BYTES, SEGMENT_PAGES,
 };
 use crate::lock::Lock;
+use crate::meta::Meta;
 use crate::os;
 use crate::segment::{Segment, SegmentPages, header_pages};
 use core::ptr::{self, NonNull};
@@ -72,11 +73,14 @@ impl PageBooks {
 struct State {
     /// The table: `MAX_SEGMENTS` places each, reserved when first needed.
     segments: *mut *mut Segment,
+    sets: *mut *mut SegmentPages,
     free_hint: *mut u16,
     dirty_hint: *mut u16,
     /// Places in use, and free ones among them.
     len: usize,
     spare: [*mut u8; RESERVE_SEGMENTS],
+    /// For the page sets; used under this lock only.
+    meta: Meta,
     books: PageBooks,
     decay: Decay,
 }
@@ -101,6 +105,8 @@ impl PageHeap {
         Self {
             state: Lock::new(State {
                 segments: ptr::null_mut(),
+                sets: ptr::null_mut(),
+                meta: Meta::new(),
                 free_hint: ptr::null_mut(),
                 dirty_hint: ptr::null_mut(),
                 len: 0,
@@ -156,9 +162,8 @@ impl PageHeap {
         let mut state = self.state.lock();
         let Some(segment) = Segment::find(start.addr().get()) else { return false };
         // SAFETY: the lock is held (S3).
-        let free = segment
-            .pages
-            .with_mut(|p| unsafe { (*p).free.contains_all(first + pages, to - pages) });
+        let free =
+            segment.with_sets(|p| unsafe { (*p).free.contains_all(first + pages, to - pages) });
         if free {
             state.take_out(segment, first + pages, to - pages);
         }
@@ -250,7 +255,7 @@ impl PageHeap {
         for slot in 0..state.len {
             if let Some(segment) = state.segment(slot) {
                 // SAFETY: the lock is held (S3).
-                segment.pages.with_mut(|p| f(segment, unsafe { &*p }));
+                segment.with_sets(|p| f(segment, unsafe { &*p }));
             }
         }
     }
@@ -276,7 +281,7 @@ impl PageHeap {
             let Some(segment) = state.segment(slot) else { continue };
             loop {
                 // SAFETY: the lock is held (S3).
-                let run = segment.pages.with_mut(|p| unsafe { (*p).purging.next_run(0) });
+                let run = segment.with_sets(|p| unsafe { (*p).purging.next_run(0) });
                 let Some((first, len)) = run else { break };
                 state.end_purge(segment, first, len, false);
             }
@@ -334,7 +339,7 @@ impl State {
             let slot = from + ahead.iter().position(|&hint| usize::from(hint) >= pages)?;
             let segment = self.segment(slot)?;
             // SAFETY: the lock is held (S3).
-            let (found, longest) = segment.pages.with_mut(|p| unsafe {
+            let (found, longest) = segment.with_sets(|p| unsafe {
                 if want == Want::Dirty {
                     (*p).dirty.find_run(pages, align)
                 } else {
@@ -353,7 +358,7 @@ impl State {
     /// Takes free pages out of the sets; returns how many were dirty.
     fn take_out(&mut self, segment: &Segment, first: usize, pages: usize) -> usize {
         // SAFETY: the lock is held (S3).
-        let dirty = segment.pages.with_mut(|p| unsafe {
+        let dirty = segment.with_sets(|p| unsafe {
             debug_assert!((*p).free.contains_all(first, pages));
             let dirty = (*p).dirty.count_in(first, pages);
             (*p).free.remove(first, pages);
@@ -373,7 +378,7 @@ impl State {
 
     fn insert_free(&mut self, segment: &Segment, first: usize, pages: usize, dirty: bool) {
         // SAFETY: the lock is held (S3).
-        let (free_run, dirty_run) = segment.pages.with_mut(|p| unsafe {
+        let (free_run, dirty_run) = segment.with_sets(|p| unsafe {
             (*p).free.insert(first, pages);
             let free_run = (*p).free.run_around(first).1;
             if !dirty {
@@ -405,7 +410,7 @@ impl State {
         let unit = os::page_bytes() >> LG_PAGE;
         while count < PURGE_BATCH && room > 0 {
             // SAFETY: the lock is held (S3).
-            let run = segment.pages.with_mut(|p| unsafe { (*p).dirty.next_run(at) });
+            let run = segment.with_sets(|p| unsafe { (*p).dirty.next_run(at) });
             let Some((first, len)) = run else {
                 if from == 0 && count == 0 {
                     self.hints(Want::Dirty)[segment.slot as usize] = 0;
@@ -415,7 +420,7 @@ impl State {
             let len = len.min(room.next_multiple_of(unit));
             self.take_out(segment, first, len);
             // SAFETY: as above.
-            segment.pages.with_mut(|p| unsafe { (*p).purging.insert(first, len) });
+            segment.with_sets(|p| unsafe { (*p).purging.insert(first, len) });
             self.books.purging_pages += len;
             runs[count] = (first as u16, len as u16);
             count += 1;
@@ -427,7 +432,7 @@ impl State {
 
     fn end_purge(&mut self, segment: &Segment, first: usize, len: usize, purged: bool) {
         // SAFETY: the lock is held (S3).
-        segment.pages.with_mut(|p| unsafe { (*p).purging.remove(first, len) });
+        segment.with_sets(|p| unsafe { (*p).purging.remove(first, len) });
         self.books.purging_pages -= len;
         self.insert_free(segment, first, len, !purged);
     }
@@ -438,7 +443,7 @@ impl State {
         let Some(segment) = self.segment(slot) else { return };
         let header = header_pages();
         // SAFETY: the lock is held (S3).
-        let empty = segment.pages.with_mut(|p| unsafe {
+        let empty = segment.with_sets(|p| unsafe {
             (*p).free.count() == SEGMENT_PAGES - header && (*p).dirty.count() == 0
         });
         if !empty || self.books.segments == 1 {
@@ -448,8 +453,10 @@ impl State {
         // SAFETY: nothing in it is used, and it is off the map.
         let released = unsafe { os::release(segment.base(), SEGMENT_BYTES) };
         if !released {
-            // SAFETY: the segment is mapped and its header whole; S1 again.
-            unsafe { Segment::install(segment.base(), slot as u32) };
+            if let Some(sets) = NonNull::new(segment.sets()) {
+                // SAFETY: the segment is mapped and its pages free; S1 again.
+                unsafe { Segment::install(segment.base(), slot, sets) };
+            }
             return;
         }
         // SAFETY: `slot < len`.
@@ -468,13 +475,16 @@ impl State {
         if slot == MAX_SEGMENTS {
             return None;
         }
+        let sets = self.sets_for(slot)?;
         let base = self.next_segment()?;
         if slot == self.len {
             self.len += 1;
-            self.books.table_bytes = self.len * (size_of::<*mut Segment>() + 2 * size_of::<u16>());
+            let row = size_of::<*mut Segment>() + size_of::<*mut SegmentPages>();
+            let row = row + 2 * size_of::<u16>() + size_of::<SegmentPages>();
+            self.books.table_bytes = self.len * row;
         }
         // SAFETY: the segment is fresh.
-        let segment = unsafe { Segment::install(base, slot as u32) };
+        let segment = unsafe { Segment::install(base, slot, sets) };
         // SAFETY: `slot < len`.
         unsafe { *self.segments.add(slot) = segment.as_ptr() };
         let usable = SEGMENT_PAGES - header_pages();
@@ -486,15 +496,27 @@ impl State {
         Some(())
     }
 
+    /// The page sets of a place in the table, which keeps them for ever.
+    fn sets_for(&mut self, slot: usize) -> Option<NonNull<SegmentPages>> {
+        // SAFETY: `slot < MAX_SEGMENTS`, and the table is there.
+        let at = unsafe { &mut *self.sets.add(slot) };
+        if at.is_null() {
+            *at = self.meta.take(size_of::<SegmentPages>())?.as_ptr().cast();
+        }
+        NonNull::new(*at)
+    }
+
     fn make_table(&mut self) -> Option<()> {
         if !self.segments.is_null() {
             return Some(());
         }
-        let row = size_of::<*mut Segment>() + 2 * size_of::<u16>();
+        let row = size_of::<*mut Segment>() + size_of::<*mut SegmentPages>() + 2 * size_of::<u16>();
         let table = os::reserve(MAX_SEGMENTS * row, os::page_bytes())?;
         self.segments = table.as_ptr().cast();
-        // SAFETY: the three columns lie behind each other in the reservation.
-        self.free_hint = unsafe { self.segments.add(MAX_SEGMENTS) }.cast();
+        // SAFETY: the four columns lie behind each other in the reservation.
+        self.sets = unsafe { self.segments.add(MAX_SEGMENTS) }.cast();
+        // SAFETY: as above.
+        self.free_hint = unsafe { self.sets.add(MAX_SEGMENTS) }.cast();
         // SAFETY: as above.
         self.dirty_hint = unsafe { self.free_hint.add(MAX_SEGMENTS) };
         Some(())

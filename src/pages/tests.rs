@@ -126,7 +126,7 @@ impl Model {
             let base = segment.base().addr().get();
             assert!(Segment::find(base + 1).is_some_and(|s| ptr::eq(s, segment)), "off the map");
             // SAFETY: the lock is held (S3).
-            let (free, dirty, purging) = segment.pages.with_mut(|p| unsafe {
+            let (free, dirty, purging) = segment.with_sets(|p| unsafe {
                 (plain(&(*p).free), plain(&(*p).dirty), (*p).purging.count())
             });
             assert_eq!(purging, 0, "nobody is purging");
@@ -203,7 +203,7 @@ impl Model {
         let to = pages + by;
         let block = NonNull::new(ptr::with_exposed_provenance_mut(start)).expect("not null");
         // SAFETY: the lock is held.
-        let free = Segment::find(start).expect("a segment").pages.with_mut(|p| {
+        let free = Segment::find(start).expect("a segment").with_sets(|p| {
             let _lock = self.heap.state.lock();
             // SAFETY: the lock is held (S3).
             unsafe { plain(&(*p).free) }
