@@ -30,6 +30,14 @@ mod imp {
     pub(crate) fn spin() {
         core::hint::spin_loop();
     }
+
+    /// One half of an asymmetric fence: keeps the compiler from moving accesses
+    /// across it and costs no instruction. The other half is
+    /// `os::barrier_everywhere`, which makes the processor keep the same order.
+    #[inline(always)]
+    pub(crate) fn light_fence() {
+        core::sync::atomic::compiler_fence(super::Ordering::SeqCst);
+    }
 }
 
 #[cfg(loom)]

@@ -274,13 +274,14 @@ fn freed_memory_is_used_again_by_other_classes() {
 }
 
 #[test]
-fn recalled_caches_come_back_with_the_next_operation() {
+fn a_purge_reaches_the_caches_of_sleeping_threads() {
     let _alone = alone();
     let (to_thread, go) = mpsc::channel::<()>();
     let (done, from_thread) = mpsc::channel::<()>();
     let worker = thread::spawn(move || {
         while go.recv().is_ok() {
             let blocks: Vec<Box<[u8; 777]>> = (0..2000).map(|_| Box::new([1; 777])).collect();
+            assert!(blocks.iter().all(|block| **block == [1; 777]));
             drop(blocks);
             done.send(()).unwrap();
         }
@@ -288,19 +289,61 @@ fn recalled_caches_come_back_with_the_next_operation() {
     let class = tallow::stats().classes.iter().position(|c| c.region_bytes >= 777).unwrap();
     let cached = || tallow::stats().classes[class].regions_cached;
     tallow::purge();
-    // Threads of the test runner may sleep on some.
+    // Threads of the test runner may sleep on one each.
     let before = cached();
-    to_thread.send(()).unwrap();
-    from_thread.recv().unwrap();
-    assert!(cached() > before);
-    tallow::purge();
-    to_thread.send(()).unwrap();
-    from_thread.recv().unwrap();
-    balanced();
+    for _ in 0..5 {
+        to_thread.send(()).unwrap();
+        from_thread.recv().unwrap();
+        assert!(cached() > before + 20);
+        tallow::purge();
+        if cfg!(all(target_os = "linux", not(tallow_portable))) {
+            assert!(cached() <= before + 1, "the sleeping thread keeps its cache");
+        }
+        balanced();
+        tallow::purge();
+        balanced();
+    }
     drop(to_thread);
     worker.join().unwrap();
     tallow::purge();
-    assert_eq!(cached(), before);
+    assert!(cached() <= before);
+    balanced();
+}
+
+#[test]
+fn purges_under_load_neither_lose_nor_double_a_block() {
+    let _alone = alone();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for id in 0..3u64 {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut random = Random(id * 77 + 1);
+                let mut live: Vec<Box<[u64; 6]>> = Vec::new();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // Short runs of one direction, so that recalls meet both.
+                    for _ in 0..random.below(40) {
+                        live.push(Box::new([id << 32 | live.len() as u64; 6]));
+                    }
+                    for _ in 0..random.below(40).min(live.len() as u64) {
+                        let block = live.pop().unwrap();
+                        assert_eq!(
+                            *block,
+                            [id << 32 | live.len() as u64; 6],
+                            "a block has two owners"
+                        );
+                    }
+                }
+            });
+        }
+        for round in 0..400 {
+            tallow::purge();
+            if round % 20 == 0 {
+                balanced();
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
     balanced();
 }
 

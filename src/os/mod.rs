@@ -150,6 +150,13 @@ pub(crate) unsafe fn remap(
     call(&CALLS.remap, || unsafe { native::remap(at, old_bytes, new_bytes) })
 }
 
+/// Makes every running thread of the process pass a full memory barrier, so
+/// that what they do next sees what the caller wrote before. `false` where the
+/// system cannot. Some microseconds; interrupts the processors that run them.
+pub(crate) fn barrier_everywhere() -> bool {
+    native::barrier_everywhere()
+}
+
 /// Waits until `word` is no longer `seen`, or for no reason at all.
 pub(crate) fn wait(word: &AtomicU32, seen: u32) {
     native::wait(word, seen);

@@ -32,3 +32,8 @@ pub(crate) fn now_ms() -> u64 {
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
     t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
 }
+
+/// Nothing portable does this.
+pub(super) fn barrier_everywhere() -> bool {
+    false
+}

@@ -5,9 +5,9 @@ use super::record::{ITEMS_AT, Record, Shared, each_record, orphan};
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{MAGAZINE_START, TICK_EVERY};
-use crate::lock::Guard;
+use crate::lock::{Guard, Lock};
 use crate::os;
-use crate::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering, light_fence};
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
@@ -86,6 +86,8 @@ impl Cache {
     /// A region of `class` for a block of `size` bytes; null when memory is out.
     #[inline(always)]
     pub(crate) fn allocate(&self, class: Class, size: usize) -> *mut u8 {
+        // Operations stay apart, so that a barrier falls between two (T3).
+        light_fence();
         let magazine = &self.magazines[class.index()];
         let cur = magazine.cur.load(Ordering::Relaxed);
         if cur <= magazine.base.load(Ordering::Relaxed) {
@@ -102,6 +104,7 @@ impl Cache {
     /// Takes a region back that held a block of `size` bytes.
     #[inline(always)]
     pub(crate) fn free(&self, class: Class, region: *mut u8, size: usize) {
+        light_fence();
         let magazine = &self.magazines[class.index()];
         let cur = magazine.cur.load(Ordering::Relaxed);
         if cur >= magazine.end.load(Ordering::Relaxed) {
@@ -223,7 +226,7 @@ impl Cache {
             // The older half goes: the newer one is still in the CPU's cache.
             keep = full / 2;
             let go = full - keep;
-            self.give_back(&mut shared, class, items, go);
+            give_back(&mut shared, class, items, go);
             // SAFETY: all within the class's places; slots are plain data.
             unsafe { ptr::copy(items.add(go), items, keep) };
         }
@@ -232,17 +235,6 @@ impl Cache {
         // SAFETY: as above.
         magazine.cur.store(unsafe { items.add(keep + 1) }, Ordering::Relaxed);
         self.leave(shared);
-    }
-
-    /// Returns the first `n` items of a class to their slabs.
-    fn give_back(&self, shared: &mut Shared, class: Class, items: *mut Slot, n: usize) {
-        if n > 0 {
-            // SAFETY: `n` items, written by this record's thread. A slot has
-            // the layout of a pointer.
-            let regions = unsafe { core::slice::from_raw_parts(items.cast::<*mut u8>(), n) };
-            CENTRAL.give_back(class, regions);
-            shared.claimed[class.index()] -= n as i64;
-        }
     }
 
     /// What every slow path does first: heeds a recall, lets the magazine grow
@@ -297,8 +289,10 @@ impl Cache {
 
     fn empty(&self, shared: &mut Shared, record: &Record, class: Class) {
         let items = record.items(class);
+        let taken = usize::from(core::mem::take(&mut shared.taken[class.index()]));
         let n = self.cached(class, items);
-        self.give_back(shared, class, items, n);
+        // SAFETY: `taken` of the `n` items are gone, the rest lie behind them.
+        give_back(shared, class, unsafe { items.add(taken) }, n - taken);
         let magazine = &self.magazines[class.index()];
         magazine.cur.store(ptr::null_mut(), Ordering::Relaxed);
         magazine.set_bounds(ptr::null_mut(), ptr::null_mut());
@@ -386,10 +380,14 @@ impl Cache {
         self.request(from, to);
     }
 
-    /// Empties this thread's magazines at once, and recalls those of all other
-    /// threads: they come back with their thread's next operation (T3).
+    /// Empties this thread's magazines, and those of all other threads but for
+    /// one region of a class, which each hands back with its next operation.
+    /// Stops nobody (T3). Where the system has no barrier for all processors,
+    /// other threads hand back everything with their next operation.
     pub(crate) fn recall_all(&self) {
         let own = self.record();
+        let _recall = RECALL.lock();
+        let mut others = false;
         each_record(|record| {
             let mut shared = record.lock.lock();
             if own.is_some_and(|own| ptr::eq(own, record)) {
@@ -399,11 +397,51 @@ impl Cache {
             hand_back_stranded(&mut shared, record);
             // SAFETY: a cache is valid while it is in a record, whose lock is held.
             let Some(cache) = (unsafe { shared.cache.as_ref() }) else { return };
-            for magazine in &cache.magazines {
-                magazine.set_bounds(ptr::without_provenance_mut(usize::MAX), ptr::null_mut());
+            others = true;
+            if !shared.recalled {
+                for magazine in &cache.magazines {
+                    magazine.set_bounds(ptr::without_provenance_mut(usize::MAX), ptr::null_mut());
+                }
+                shared.recalled = true;
             }
-            shared.recalled = true;
         });
+        if others && os::barrier_everywhere() {
+            each_record(|record| take_recalled(&mut record.lock.lock(), record));
+        }
+    }
+}
+
+/// Held while caches are recalled: so a record that is found recalled was so
+/// before the holder's barrier.
+pub(super) static RECALL: Lock<()> = Lock::new(());
+
+/// Takes what a recalled thread has cached, but for each class's top item.
+fn take_recalled(shared: &mut Shared, record: &Record) {
+    // SAFETY: a cache is valid while it is in a record, whose lock is held.
+    let Some(cache) = (unsafe { shared.cache.as_ref() }) else { return };
+    if !shared.recalled {
+        return;
+    }
+    for class in Class::all() {
+        let items = record.items(class);
+        let below_top = cache.cached(class, items).saturating_sub(1);
+        let taken = usize::from(shared.taken[class.index()]);
+        if below_top > taken {
+            // SAFETY: these items are not touched by an operation on its way.
+            give_back(shared, class, unsafe { items.add(taken) }, below_top - taken);
+            shared.taken[class.index()] = below_top as u16;
+        }
+    }
+}
+
+/// Returns `n` items of a class to their slabs.
+fn give_back(shared: &mut Shared, class: Class, items: *mut Slot, n: usize) {
+    if n > 0 {
+        // SAFETY: `n` items, written by the record's thread. A slot has the
+        // layout of a pointer.
+        let regions = unsafe { core::slice::from_raw_parts(items.cast::<*mut u8>(), n) };
+        CENTRAL.give_back(class, regions);
+        shared.claimed[class.index()] -= n as i64;
     }
 }
 
@@ -414,12 +452,9 @@ fn hand_back_stranded(shared: &mut Shared, record: &Record) {
     }
     for class in Class::all() {
         let n = usize::from(core::mem::take(&mut shared.stranded[class.index()]));
-        if n > 0 {
-            let items = record.items(class).cast::<*mut u8>();
-            // SAFETY: that many items were counted when the fork was made.
-            CENTRAL.give_back(class, unsafe { core::slice::from_raw_parts(items, n) });
-            shared.claimed[class.index()] -= n as i64;
-        }
+        let taken = usize::from(core::mem::take(&mut shared.taken[class.index()]));
+        // SAFETY: that many items were counted when the fork was made.
+        give_back(shared, class, unsafe { record.items(class).add(taken) }, n);
     }
 }
 

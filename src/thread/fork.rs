@@ -7,6 +7,7 @@
 //! hands it back. (A region that such a thread was just popping or pushing is
 //! in the books as cached or as allocated; it is never handed out twice.)
 
+use super::cache;
 use super::record::{self, each_record};
 use super::{Cache, with_cache};
 use crate::arena::CENTRAL;
@@ -16,6 +17,7 @@ use core::ptr;
 /// Takes every lock of the allocator, in order. Hot paths go on; nothing else
 /// does.
 pub(crate) fn hold_everything() {
+    cache::RECALL.raw_lock();
     record::hold_registry();
     each_record(|record| record.lock.raw_lock());
     for arena in &CENTRAL.arenas {
@@ -49,6 +51,8 @@ pub(crate) unsafe fn let_everything_go() {
     each_record(|record| unsafe { record.lock.raw_unlock() });
     // SAFETY: as above.
     unsafe { record::let_registry_go() };
+    // SAFETY: as above.
+    unsafe { cache::RECALL.raw_unlock() };
 }
 
 pub(super) unsafe extern "C" fn before_fork() {
@@ -71,7 +75,8 @@ pub(super) unsafe extern "C" fn after_fork_in_child() {
             return;
         }
         for class in Class::all() {
-            let n = cache.cached(class, record.items(class));
+            let taken = usize::from(shared.taken[class.index()]);
+            let n = cache.cached(class, record.items(class)) - taken;
             shared.stranded[class.index()] = n as u16;
             shared.has_stranded |= n > 0;
         }

@@ -22,6 +22,10 @@
 //! - T3: *recall*: whoever holds a record's lock may set `base` to the highest
 //!   address and `end` to null. The thread's next operation of any kind finds
 //!   no room on either side, takes the slow path and hands everything back.
+//!   An operation that was on its way may still end: one pop of the top item,
+//!   or one push above it. After a barrier on all processors there can be no
+//!   second one, so whoever recalled may then take all items below the top one,
+//!   whether the thread runs or sleeps, and note how many in `taken`.
 //! - T5: bytes are entered as requested after their block is taken and struck
 //!   out before it is given back, so that requested <= allocated also holds for
 //!   a thread that is stopped in between, as in a forked child.

@@ -53,7 +53,11 @@ pub(crate) struct Shared {
     /// Slow-path entries.
     pub(crate) entries: u32,
     pub(crate) recalled: bool,
-    /// In a forked child: items that a thread of the parent left here.
+    /// While recalled: the items of each class, from the first on, that have
+    /// been taken out already (T3).
+    pub(crate) taken: [u16; CLASS_COUNT],
+    /// In a forked child: items that a thread of the parent left here, behind
+    /// those `taken`.
     pub(crate) stranded: [u16; CLASS_COUNT],
     pub(crate) has_stranded: bool,
 }
@@ -107,6 +111,7 @@ impl Record {
                 touched: 0,
                 entries: 0,
                 recalled: false,
+                taken: [0; CLASS_COUNT],
                 stranded: [0; CLASS_COUNT],
                 has_stranded: false,
             }),
@@ -166,7 +171,8 @@ impl Shared {
         if let Some(cache) = unsafe { self.cache.as_ref() } {
             books.requested_bytes += cache.requested_bytes();
             for class in Class::all() {
-                books.cached[class.index()] = cache.cached(class, record.items(class)) as i64;
+                let cached = cache.cached(class, record.items(class)) as i64;
+                books.cached[class.index()] = cached - i64::from(self.taken[class.index()]);
             }
         }
         for (sum, &n) in books.cached.iter_mut().zip(&self.stranded) {
