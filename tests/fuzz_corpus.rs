@@ -1,0 +1,74 @@
+//! The fuzz targets on a stable compiler: the committed inputs, then random
+//! ones for `TALLOW_FUZZ_SECONDS` seconds (2 unless told), the same in each run.
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The books are those of the whole process: one input at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Replays the corpus of a target; says which input it was that failed.
+fn replay(name: &str, target: fn(&[u8])) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).expect("a corpus") {
+        let path = entry.expect("an entry").path();
+        let input = std::fs::read(&path).expect("a readable input");
+        count += 1;
+        let result = std::panic::catch_unwind(|| target(&input));
+        assert!(result.is_ok(), "{} fails", path.display());
+    }
+    assert!(count >= 3, "only {count} inputs in {}", folder.display());
+}
+
+fn seconds() -> f64 {
+    let wanted = std::env::var("TALLOW_FUZZ_SECONDS").ok();
+    wanted.map_or(2.0, |s| s.parse().expect("TALLOW_FUZZ_SECONDS is a number"))
+}
+
+/// Random bytes, longer and longer.
+fn smoke(seed: u64, target: fn(&[u8])) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Half of the time for each of the two targets.
+    let (started, time) = (Instant::now(), Duration::from_secs_f64(seconds() / 2.0));
+    let (mut state, mut runs) = (seed, 0usize);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state >> 24
+    };
+    while started.elapsed() < time || runs < 10 {
+        let len = next() as usize % (runs * 4 + 16).min(4096);
+        let input: Vec<u8> = (0..len).map(|_| next() as u8).collect();
+        let result = std::panic::catch_unwind(|| target(&input));
+        assert!(result.is_ok(), "run {runs} fails: {input:?}");
+        runs += 1;
+    }
+    println!("{runs} runs");
+}
+
+#[test]
+fn operations_corpus() {
+    replay("operations", targets::operations);
+}
+
+#[test]
+fn layouts_corpus() {
+    replay("layouts", targets::layouts);
+}
+
+#[test]
+fn operations_at_random() {
+    smoke(0x9E37_79B9_7F4A_7C15, targets::operations);
+}
+
+#[test]
+fn layouts_at_random() {
+    smoke(0xD1B5_4A32_D192_ED03, targets::layouts);
+}
