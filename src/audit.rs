@@ -218,7 +218,7 @@ impl Counted {
                 booked,
                 self.claimed[class.index()],
             );
-            if cached > booked {
+            if still && cached > booked {
                 self.check("cached regions of a class", Some(class), booked, cached);
             }
             self.audit.regions_cached += cached as u64;

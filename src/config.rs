@@ -49,6 +49,9 @@ pub const MAGAZINE_START: usize = 8;
 /// Slow-path entries of a thread between two looks at the clock.
 pub const TICK_EVERY: u32 = 256;
 
+/// Large and huge blocks of a thread between two looks at the clock.
+pub const BLOCK_TICK_EVERY: u32 = 16;
+
 /// Time after which a freed extent has gone back to the OS, in milliseconds.
 pub const DECAY_MS: u64 = 10_000;
 

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  header word (64 bits)                      bit set, 1 = free
-//!  |  -  | arena 8 | class 8 | state 8 | live 16 |   | w0 | w1 | ... |
+//!  | generation 24 | arena 8 | class 8 | state 8 | live 16 |   | w0 | w1 | ... |
 //! ```
+//!
+//! The generation goes up when a header is used for another slab, so that a
+//! stale value of the word does not come back.
 //!
 //! *Live* counts the regions that are taken out of the slab: held by the
 //! program or waiting in a magazine. Claiming and returning take no lock.
@@ -47,6 +50,12 @@ pub(crate) trait Protocol {
     const TAKE_BITS: Ordering = Ordering::Acquire;
     /// Of lowering the count: the one who sees 0 sees all returns (L2).
     const RETURN_COUNT: Ordering = Ordering::AcqRel;
+
+    /// Regions of a slab with that tag. From the tag and not from the slab: who
+    /// holds no region of a slab may find its header recycled at any moment.
+    fn capacity(tag: Tag) -> u32 {
+        tag.class().map_or(0, |class| class.info().capacity.into())
+    }
 }
 
 /// The protocol as it is shipped.
@@ -94,8 +103,10 @@ impl Tag {
 }
 
 impl Header {
-    fn new(tag: Tag, state: State, live: u32) -> Self {
-        Self(u64::from(live) | (state as u64) << 16 | u64::from(tag.0) << 24)
+    /// The header of a new slab, in the place where `old` stood.
+    fn install(old: Self, tag: Tag) -> Self {
+        let generation = (old.0 >> 40).wrapping_add(1) << 40;
+        Self((State::Owned as u64) << 16 | u64::from(tag.0) << 24 | generation)
     }
 
     pub(crate) fn live(self) -> u32 {
@@ -216,7 +227,8 @@ impl<P: Protocol> Slab<P> {
         let header = unsafe { &(*slab).header };
         // Release pairs with the Acquire of `claim` and `header`: whoever sees
         // the slab owned sees its fields.
-        header.store(Header::new(tag, State::Owned, 0).0, Ordering::Release);
+        let old = Header(header.load(Ordering::Relaxed));
+        header.store(Header::install(old, tag).0, Ordering::Release);
         // SAFETY: not null.
         unsafe { NonNull::new_unchecked(slab) }
     }
@@ -228,7 +240,7 @@ impl<P: Protocol> Slab<P> {
             .map(|w| AtomicU64::new(mask(0, (capacity as usize - w * 64).min(64))))
             .collect();
         Self {
-            header: AtomicU64::new(Header::new(tag, State::Owned, 0).0),
+            header: AtomicU64::new(Header::install(Header(0), tag).0),
             start: ptr::without_provenance_mut(start),
             links: Cell::new(Links { prev: ptr::null_mut(), next: ptr::null_mut() }),
             hint: AtomicU32::new(0),
@@ -305,9 +317,7 @@ impl<P: Protocol> Slab<P> {
             if seen.state() != State::Owned || seen.tag() != tag {
                 return 0;
             }
-            // Fields may be read now: the header was acquired, and an owned
-            // slab of this tag stays one at least until its count is 0 again.
-            let n = want.min(self.capacity() - seen.live());
+            let n = want.min(P::capacity(tag).saturating_sub(seen.live()));
             if n == 0 {
                 return 0;
             }
@@ -323,6 +333,8 @@ impl<P: Protocol> Slab<P> {
                 Err(now) => seen = Header(now),
             }
         };
+        // Fields may be read now: the slab stays what it is at least until the
+        // regions that were just counted are back.
         self.take(tag, n, out);
         n
     }
@@ -390,12 +402,12 @@ impl<P: Protocol> Slab<P> {
             return Err(Corruption::Header { address, word: before.0 });
         }
         let now = live - n;
+        // The slab may be gone by now: only the word that was seen may be asked.
+        let capacity = P::capacity(before.tag());
         let settle = match before.state() {
             State::Owned => false,
-            State::Full => live == self.capacity(),
-            State::Partial => {
-                now == 0 || quarter(now, self.capacity()) != quarter(live, self.capacity())
-            }
+            State::Full => live == capacity,
+            State::Partial => now == 0 || quarter(now, capacity) != quarter(live, capacity),
             State::Evacuating => now == 0,
             State::Empty => {
                 let address = ptr::from_ref(self).addr();

@@ -285,6 +285,22 @@ impl World {
         self.nested.0.relocate(mover);
     }
 
+    /// What was visited lies in no slab that is being emptied.
+    fn is_out_of_the_plan(&self, mover: &Mover<'_>) {
+        let stays = |bytes: &[u8]| assert!(!mover.should_move(bytes), "was not moved");
+        self.boxes.0.iter().flatten().for_each(|item| stays(item));
+        self.strings.0.iter().for_each(|item| stays(item.as_bytes()));
+        self.map.0.values().for_each(|item| stays(item));
+        self.queue.0.iter().for_each(|item| assert!(!mover.should_move(&**item)));
+        for (head, inner) in self.nested.0.iter().flatten() {
+            stays(head);
+            if let Some((name, parts)) = inner {
+                stays(name.as_bytes());
+                parts.iter().for_each(|part| stays(part));
+            }
+        }
+    }
+
     /// Everything is there, once, as it should be.
     fn check(&self) {
         let mut places = Places::default();
@@ -374,7 +390,9 @@ fn run(ops: &[Op]) {
             }
             Op::StepAll => {
                 if let Some(pass) = &mut pass {
-                    world.relocate_all(&mut pass.step(ALL));
+                    let mut mover = pass.step(ALL);
+                    world.relocate_all(&mut mover);
+                    world.is_out_of_the_plan(&mover);
                 }
             }
             Op::Finish => {
@@ -439,7 +457,7 @@ fn a_whole_visit_releases_what_was_predicted() {
         let mut list = sparse(len);
         let mut pass = Pass::begin(Options::default());
         let (before, predicted) = (slabs(), pass.predicted());
-        let requested = tallow::stats().requested_bytes;
+        let held = tallow::stats();
         assert!(predicted.slabs >= 5, "{len}: {predicted:?}");
         list.relocate(&mut pass.step(ALL));
         balanced();
@@ -447,16 +465,19 @@ fn a_whole_visit_releases_what_was_predicted() {
         check_outcome(&outcome, predicted.moved_bytes);
         check_sparse(&list, len);
         balanced();
-        // Objects of the test runner lie in some.
+        // Objects of the test runner lie in some, and hold one slab each at most.
+        let foreign = predicted.regions - outcome.hits;
+        assert!(foreign <= 64, "{len}: {outcome:?} {predicted:?}");
         assert!(
-            outcome.slabs_released * 10 >= predicted.slabs * 9,
+            outcome.slabs_released + foreign >= predicted.slabs,
             "{len}: {outcome:?} {predicted:?}"
         );
         let now = slabs();
-        assert!(now + outcome.slabs_released <= before + 2, "{len}: {before} {now} {outcome:?}");
-        let evacuating: u64 = tallow::stats().classes.iter().map(|c| c.slabs_evacuating).sum();
-        assert_eq!(evacuating, 0);
-        assert!(requested.abs_diff(tallow::stats().requested_bytes) < 64 << 10);
+        assert!(now + outcome.slabs_released <= before + 6, "{len}: {before} {now} {outcome:?}");
+        let after = tallow::stats();
+        assert_eq!(after.classes.iter().map(|c| c.slabs_evacuating).sum::<u64>(), 0);
+        assert!(held.requested_bytes.abs_diff(after.requested_bytes) < 64 << 10);
+        assert!(held.allocated_bytes.abs_diff(after.allocated_bytes) < 64 << 10);
     }
 }
 
@@ -585,7 +606,7 @@ fn what_is_not_in_a_slab_of_the_plan_stays() {
     static STATIC: [u8; 100] = [7; 100];
     let layout = Layout::new::<[u8; 100]>();
     // SAFETY: the layout has a size.
-    let foreign = unsafe { System.alloc(layout) };
+    let foreign = unsafe { System.alloc_zeroed(layout) };
     assert!(!foreign.is_null());
     let on_the_stack = [9u8; 100];
     let mut large = vec![5u8; 200_000];
@@ -594,17 +615,10 @@ fn what_is_not_in_a_slab_of_the_plan_stays() {
     let mut pass = Pass::begin(Options::default());
     assert!(pass.predicted().slabs > 0);
     let mut mover = pass.step(ALL);
-    for address in [
-        foreign.cast_const(),
-        STATIC.as_ptr(),
-        on_the_stack.as_ptr(),
-        large.as_ptr(),
-        huge.as_ptr(),
-    ] {
-        assert!(!mover.should_move(address));
-    }
-    for odd in [0, 8, usize::MAX, 1 << 47, 1 << 48, 1 << 63] {
-        assert!(!mover.should_move(std::ptr::without_provenance::<u8>(odd)), "{odd:#x}");
+    // SAFETY: a block of this size, written before it was shared.
+    let outside = unsafe { std::slice::from_raw_parts(foreign, 1) };
+    for bytes in [outside, &STATIC[..], &on_the_stack[..], &large[..], &huge[..], &[]] {
+        assert!(!mover.should_move(bytes));
     }
     let (at_large, at_huge) = (large.as_ptr(), huge.as_ptr());
     let mut borrowed: (&[u8], &str) = (&STATIC, "static");
@@ -623,7 +637,7 @@ fn what_is_not_in_a_slab_of_the_plan_stays() {
     // What was moved does not move again.
     list.relocate(&mut mover);
     let places: Vec<_> = list.iter().flatten().map(|b| b.as_ptr()).collect();
-    assert!(places.iter().all(|&at| !mover.should_move(at)));
+    assert!(list.iter().flatten().all(|block| !mover.should_move(&**block)));
     list.relocate(&mut mover);
     assert!(list.iter().flatten().map(|b| b.as_ptr()).eq(places));
     drop(mover);

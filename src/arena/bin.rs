@@ -24,7 +24,8 @@ use core::ptr::{self, NonNull};
 pub(crate) trait Supply<P: Protocol> {
     /// A fresh, owned slab with that tag; `None` when memory is out.
     fn fresh(&self, tag: Tag) -> Option<NonNull<Slab<P>>>;
-    /// Takes an empty slab that no list knows any more.
+    /// Takes an empty slab that no list knows any more. Called with the bin's
+    /// lock held, so that whoever holds all locks finds no slab on its way.
     fn retire(&self, slab: NonNull<Slab<P>>);
 }
 
@@ -115,7 +116,7 @@ impl<P: Protocol> Bin<P> {
         if self.owned.load(Ordering::Acquire) != seen {
             return true;
         }
-        let mut emptied = None;
+        let mut emptied = false;
         // SAFETY: an owned slab is valid, and only we, with the lock, change that.
         if let Some(slab) = unsafe { seen.as_ref() } {
             let was = slab.header();
@@ -123,17 +124,17 @@ impl<P: Protocol> Bin<P> {
                 return true;
             }
             // All of its regions may come back before this line is done.
-            emptied = lists.let_go(slab).then(|| NonNull::from(slab));
+            emptied = lists.let_go(slab);
+            if emptied {
+                supply.retire(NonNull::from(slab));
+            }
         }
         let next = lists.take_fullest().or_else(|| supply.fresh(tag));
         let at = next.map_or(ptr::null_mut(), NonNull::as_ptr);
         // Release pairs with the Acquire in `refill`: the slab is whole.
         self.owned.store(at, Ordering::Release);
-        drop(lists);
-        if let Some(slab) = emptied {
-            supply.retire(slab);
-        }
-        next.is_some()
+        // Without another one, what was just retired may make room for it.
+        next.is_some() || emptied
     }
 
     /// Puts a slab where it belongs, after a return that said so.
@@ -141,9 +142,7 @@ impl<P: Protocol> Bin<P> {
     pub(crate) fn settle(&self, slab: NonNull<Slab<P>>, tag: Tag, supply: &impl Supply<P>) {
         let mut lists = self.lists.lock();
         // SAFETY: headers are never unmapped (meta, M1).
-        let empty = lists.settle(unsafe { slab.as_ref() }, tag);
-        drop(lists);
-        if empty {
+        if lists.settle(unsafe { slab.as_ref() }, tag) {
             supply.retire(slab);
         }
     }
@@ -157,11 +156,23 @@ impl<P: Protocol> Bin<P> {
         let Some(slab) = owned else { return };
         self.owned.store(ptr::null_mut(), Ordering::Release);
         // SAFETY: the owned slab is valid.
-        let empty = lists.let_go(unsafe { slab.as_ref() });
-        drop(lists);
-        if empty {
+        if lists.let_go(unsafe { slab.as_ref() }) {
             supply.retire(slab);
         }
+    }
+
+    /// Makes all evacuating slabs partial again; returns how many there were.
+    pub(crate) fn spare(&self, supply: &impl Supply<P>) -> usize {
+        let mut lists = self.lists.lock();
+        let mut spared = 0;
+        while let Some((slab, empty)) = lists.spare_one() {
+            if empty {
+                supply.retire(slab);
+            } else {
+                spared += 1;
+            }
+        }
+        spared
     }
 
     pub(crate) fn lock(&self) -> Guard<'_, Lists<P>> {
@@ -226,12 +237,13 @@ impl<P: Protocol> Lists<P> {
     /// Makes a slab's list fit its count (B1); `true` when it is empty, is in no
     /// list any more, and must be retired.
     fn settle(&mut self, slab: &Slab<P>, tag: Tag) -> bool {
-        let capacity = slab.capacity();
         let now = slab.header();
         // The header may have been recycled since: then it is not our business.
-        if now.tag() != tag {
+        if now.tag() != tag || matches!(now.state(), State::Empty | State::Owned) {
             return false;
         }
+        // It is this bin's, and stays so while the lock is held.
+        let capacity = slab.capacity();
         let to = |live: u32| if live == 0 { State::Empty } else { State::Partial };
         match now.state() {
             State::Empty | State::Owned => false,
@@ -313,9 +325,9 @@ impl<P: Protocol> Lists<P> {
         (slabs, regions)
     }
 
-    /// Makes one evacuating slab partial again; `Some(true)` with the slab when
-    /// it is empty and must be retired, `None` when none is left.
-    pub(crate) fn spare_one(&mut self) -> Option<(NonNull<Slab<P>>, bool)> {
+    /// Makes one evacuating slab partial again, or takes it out of the lists when
+    /// it is empty and must be retired; `None` when none is left.
+    fn spare_one(&mut self) -> Option<(NonNull<Slab<P>>, bool)> {
         let slab = NonNull::new(self.heads[EVACUATING])?;
         // SAFETY: slabs in lists are valid.
         let it = unsafe { slab.as_ref() };

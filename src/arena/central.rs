@@ -223,12 +223,12 @@ impl Supply<crate::slab::Shipped> for Central {
             unsafe { self.pages.free(extent.start, pages) };
             return None;
         };
-        // SAFETY: the node has the room, the pages are ours.
-        let slab = unsafe { Slab::install(node, tag, extent.start.as_ptr(), info.capacity.into()) };
         let address = extent.start.addr().get();
-        // The segment is on the map: it lent the pages.
+        // Before the slab can be claimed from (A1). The segment is on the map: it
+        // lent the pages.
         Segment::find(address)?.set_entry(Segment::page_of(address), pages, Entry::Slab(node));
-        Some(slab)
+        // SAFETY: the node has the room, the pages are ours.
+        Some(unsafe { Slab::install(node, tag, extent.start.as_ptr(), info.capacity.into()) })
     }
 
     fn retire(&self, slab: NonNull<Slab>) {

@@ -120,9 +120,12 @@ impl Huge {
     /// Nobody uses the block any more.
     pub(crate) unsafe fn free(&self, meta: &Meta, at: NonNull<u8>, size: usize) {
         let (node, bytes) = self.table.lock().take_out(at, size);
-        // SAFETY: the mapping is whole and nobody uses it. Should the system
-        // refuse, its address space is lost and nothing else.
-        unsafe { os::release(at, bytes) };
+        // SAFETY: the mapping is whole and nobody uses it.
+        if !unsafe { os::release(at, bytes) } {
+            // Its address space is lost, but not the memory.
+            // SAFETY: as above.
+            unsafe { os::purge(at, bytes) };
+        }
         // SAFETY: the node came from `meta` with this size.
         unsafe { meta.give(node.cast(), size_of::<Node>()) };
     }

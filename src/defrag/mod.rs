@@ -51,19 +51,22 @@ pub use mover::Mover;
 pub use relocate::Relocate;
 
 use crate::arena::CENTRAL;
-use crate::arena::bin::{Bin, Supply};
-use crate::class::{CLASS_COUNT, Class};
+use crate::arena::bin::Bin;
+use crate::class::{self, CLASS_COUNT, Class};
 use crate::slab::Slab;
-use crate::sync::{AtomicBool, Ordering};
-use crate::thread::{Cache, with_cache};
+use crate::sync::{AtomicU64, Ordering};
+use crate::thread::{Cache, generation, with_cache};
+use core::alloc::Layout;
 use core::ptr::NonNull;
 use mover::Desk;
 use std::time::Duration;
 
 /// Regions of the fullest slab there is.
 const MAX_CAPACITY: usize = 4096;
-/// Whether a pass is under way: there is one at a time.
-static RUNNING: AtomicBool = AtomicBool::new(false);
+/// The process in which a pass is under way, by [`generation`] + 1; 0 when there
+/// is none. There is one at a time. A forked child inherits its parent's value,
+/// which is not its own.
+static RUNNING: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes that one step gives back to the system at most: some tens of
 /// microseconds of its time.
@@ -128,15 +131,20 @@ pub struct Pass {
     desk: Desk,
     /// Dirty pages when the pass began: what it makes dirty itself goes back.
     dirty_pages: usize,
-    active: bool,
+    /// What [`RUNNING`] says for this pass; 0 when it does nothing.
+    ticket: u64,
 }
 
 impl Pass {
     /// Plans a pass and marks the slabs to be emptied.
     ///
-    /// Recalls the thread caches, and looks at every partial slab. There is one
-    /// pass at a time: one begun while another runs predicts and does nothing.
-    /// Never allocates.
+    /// Recalls the thread caches, and looks at every partial slab.
+    ///
+    /// The pass predicts and does nothing, so that nothing unsafe can come of it,
+    /// - while another pass runs (a pass that is leaked runs for ever);
+    /// - unless the program's global allocator hands its layouts to Tallow as they
+    ///   are: `static ALLOC: Tallow`, or a wrapper that adds nothing of its own to
+    ///   a block. That is found out by some small allocations.
     pub fn begin(options: Options) -> Self {
         let mut pass = Self {
             predicted: Prediction::default(),
@@ -144,13 +152,24 @@ impl Pass {
             marked: [0; CLASS_COUNT],
             desk: Desk::new(),
             dirty_pages: 0,
-            active: false,
+            ticket: 0,
         };
-        // Acquire pairs with the Release in `end`.
-        if RUNNING.swap(true, Ordering::Acquire) {
+        if !blocks_are_tallows() {
             return pass;
         }
-        pass.active = true;
+        let ticket = generation() + 1;
+        // Acquire pairs with the Release in `end`.
+        let before = RUNNING.swap(ticket, Ordering::Acquire);
+        if before == ticket {
+            return pass;
+        }
+        pass.ticket = ticket;
+        if before != 0 {
+            // This is a child, forked while its parent ran a pass: end that here.
+            for (_, bin) in each_bin() {
+                bin.spare(&CENTRAL);
+            }
+        }
         with_cache(Cache::recall_all);
         CENTRAL.disown_all();
         pass.dirty_pages = CENTRAL.pages.books().dirty_pages;
@@ -192,7 +211,7 @@ impl Pass {
     /// Starts a step of about `budget`. The step ends when the [`Mover`] is
     /// dropped; stop visiting when [`Mover::out_of_time`] says so.
     pub fn step(&mut self, budget: Duration) -> Mover<'_> {
-        let dirty_pages = if self.active { self.dirty_pages } else { usize::MAX };
+        let dirty_pages = if self.active() { self.dirty_pages } else { usize::MAX };
         Mover::new(&mut self.desk, &mut self.outcome, dirty_pages, budget)
     }
 
@@ -203,21 +222,26 @@ impl Pass {
         self.outcome
     }
 
+    /// Whether the pass does anything, in this process.
+    fn active(&self) -> bool {
+        self.ticket == generation() + 1
+    }
+
     fn end(&mut self) {
-        if !core::mem::take(&mut self.active) {
+        let active = self.active();
+        let ticket = core::mem::take(&mut self.ticket);
+        if ticket == 0 {
             return;
         }
+        // Empty, unless a mover was leaked.
+        self.desk.clear();
         self.outcome.predicted_bytes = self.predicted.moved_bytes;
+        if !active {
+            return;
+        }
         for (class, bin) in each_bin() {
             let marked = &mut self.marked[class.index()];
-            loop {
-                let spared = bin.lock().spare_one();
-                let Some((slab, empty)) = spared else { break };
-                *marked -= u64::from(!empty).min(*marked);
-                if empty {
-                    Supply::<crate::slab::Shipped>::retire(&CENTRAL, slab);
-                }
-            }
+            *marked = marked.saturating_sub(bin.spare(&CENTRAL) as u64);
         }
         for class in Class::all() {
             let slabs = self.marked[class.index()];
@@ -226,7 +250,7 @@ impl Pass {
         }
         CENTRAL.pages.purge_down_to(self.dirty_pages, usize::MAX);
         // Release pairs with the Acquire in `begin`.
-        RUNNING.store(false, Ordering::Release);
+        RUNNING.store(0, Ordering::Release);
     }
 }
 
@@ -234,6 +258,28 @@ impl Drop for Pass {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Whether what the global allocator returns are Tallow's blocks of just the
+/// layouts that were asked for. Somebody who wraps Tallow and keeps something of
+/// his own in the blocks, or cuts them up, must not have them moved.
+fn blocks_are_tallows() -> bool {
+    let layouts = [(24, 8), (100, 4), (1000, 1), (512, 64)];
+    layouts.into_iter().all(|(size, align)| {
+        let Ok(layout) = Layout::from_size_align(size, align) else { return false };
+        let before = with_cache(Cache::asked_bytes);
+        // SAFETY: the layout has a size.
+        let block = unsafe { std::alloc::alloc(layout) };
+        let asked = with_cache(Cache::asked_bytes).wrapping_sub(before);
+        if block.is_null() {
+            return false;
+        }
+        let ours = class::of_layout(size, align)
+            .is_some_and(|class| CENTRAL.place(class, block.addr()).is_ok());
+        // SAFETY: allocated just now with this layout.
+        unsafe { std::alloc::dealloc(core::hint::black_box(block), layout) };
+        ours && asked == size as i64
+    })
 }
 
 /// What a bin's slabs would gain now.

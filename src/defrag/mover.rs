@@ -89,7 +89,7 @@ impl Desk {
     }
 
     /// Leaves nothing on the desk.
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.send();
         for class in Class::all() {
             let n = usize::from(core::mem::take(&mut self.ready_count[class.index()]));
@@ -154,11 +154,25 @@ impl<'a> Mover<'a> {
         self.late
     }
 
-    /// Whether the block or part of a block at `address` lies in a slab that is
-    /// being emptied. Some loads; safe for any address.
+    /// Whether a value lies in a slab that is being emptied. Some loads; `false`
+    /// for values outside of Tallow's memory, and for those without a size.
     #[inline]
-    pub fn should_move<T>(&self, address: *const T) -> bool {
-        match Segment::entry_of(address.addr()) {
+    pub fn should_move<T: ?Sized>(&self, value: &T) -> bool {
+        if size_of_val(value) == 0 {
+            return false;
+        }
+        // SAFETY: a reference keeps the memory that it leads to from going away.
+        unsafe { self.is_evacuating(ptr::from_ref(value).addr()) }
+    }
+
+    /// Whether the byte at `address` lies in a slab that is being emptied.
+    ///
+    /// # Safety
+    /// If it lies in a segment of Tallow's, then in a block that is not freed
+    /// meanwhile: that keeps the segment's header in place.
+    #[inline]
+    unsafe fn is_evacuating(&self, address: usize) -> bool {
+        match Segment::entry_of(address) {
             Entry::Slab(node) => {
                 // SAFETY: headers are never unmapped (meta, M1).
                 let slab = unsafe { node.cast::<Slab>().as_ref() };
@@ -169,7 +183,7 @@ impl<'a> Mover<'a> {
     }
 
     /// Moves a block if it should move: returns its new address, with the first
-    /// `layout.size()` bytes copied. The old block is gone then; forget its
+    /// `layout.size()` bytes, and the rest of its region, copied. The old block is gone then; forget its
     /// address. `None` leaves everything as it was.
     ///
     /// For owners that keep raw pointers; all others use
@@ -182,7 +196,8 @@ impl<'a> Mover<'a> {
     #[inline]
     pub unsafe fn move_raw(&mut self, block: NonNull<u8>, layout: Layout) -> Option<NonNull<u8>> {
         self.looks += 1;
-        if !self.should_move(block.as_ptr()) {
+        // SAFETY: the block is the caller's, by his promise.
+        if !unsafe { self.is_evacuating(block.addr().get()) } {
             self.outcome.misses += 1;
             return None;
         }
@@ -197,12 +212,13 @@ impl<'a> Mover<'a> {
         // SAFETY: headers are never unmapped (meta, M1).
         let arena = unsafe { slab.as_ref() }.header().tag().arena();
         let to = self.desk.take(class, arena)?;
-        // SAFETY: both regions are at least that long, and distinct: the new one
-        // was free.
-        unsafe { ptr::copy_nonoverlapping(block.as_ptr(), to.as_ptr(), layout.size()) };
+        let region_bytes = class.info().region_bytes as usize;
+        // SAFETY: both are regions of this class, and distinct: the new one was
+        // free.
+        unsafe { ptr::copy_nonoverlapping(block.as_ptr(), to.as_ptr(), region_bytes) };
         self.desk.put(class, block.as_ptr());
         self.outcome.hits += 1;
-        self.outcome.moved_bytes += u64::from(class.info().region_bytes);
+        self.outcome.moved_bytes += region_bytes as u64;
         self.looks += CLOCK_EVERY / 8;
         Some(to)
     }

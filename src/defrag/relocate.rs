@@ -133,8 +133,9 @@ impl Relocate for String {
 
 impl<T: Relocate> Relocate for VecDeque<T> {
     fn relocate(&mut self, mover: &mut Mover<'_>) {
-        // The buffer's start is not to be had; any element tells its slab.
-        if mover.should_move(self.as_slices().0.as_ptr()) {
+        // The buffer's start is not to be had; any element tells its slab. So an
+        // empty buffer stays where it is.
+        if self.front().is_some_and(|first| mover.should_move(first)) {
             let mut buffer = Vec::from(core::mem::take(self));
             move_vec(&mut buffer, mover);
             *self = VecDeque::from(buffer);

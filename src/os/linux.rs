@@ -64,3 +64,15 @@ pub(super) fn barrier_everywhere() -> bool {
     membarrier(PRIVATE_EXPEDITED)
         || membarrier(REGISTER_PRIVATE_EXPEDITED) && membarrier(PRIVATE_EXPEDITED)
 }
+
+/// Runs `f` and leaves `errno` as it was.
+pub(super) fn keep_errno<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: the place is valid as long as the thread.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { *place };
+    let result = f();
+    // SAFETY: as above.
+    unsafe { *place = before };
+    result
+}

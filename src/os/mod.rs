@@ -76,10 +76,11 @@ pub(crate) fn calls() -> OsCalls {
     }
 }
 
-/// Counts a call and makes it, unless the fake refuses it.
+/// Counts a call and makes it, unless the fake refuses it. `errno` stays what it
+/// was: a free between a failed call and the look at its error must not hide it.
 fn call<T>(counter: &AtomicU64, make: impl FnOnce() -> Option<T>) -> Option<T> {
     counter.fetch_add(1, Ordering::Relaxed);
-    let answer = if permitted() { make() } else { None };
+    let answer = native::keep_errno(|| if permitted() { make() } else { None });
     if answer.is_none() {
         CALLS.failed.fetch_add(1, Ordering::Relaxed);
     }
@@ -154,17 +155,17 @@ pub(crate) unsafe fn remap(
 /// that what they do next sees what the caller wrote before. `false` where the
 /// system cannot. Some microseconds; interrupts the processors that run them.
 pub(crate) fn barrier_everywhere() -> bool {
-    native::barrier_everywhere()
+    native::keep_errno(native::barrier_everywhere)
 }
 
 /// Waits until `word` is no longer `seen`, or for no reason at all.
 pub(crate) fn wait(word: &AtomicU32, seen: u32) {
-    native::wait(word, seen);
+    native::keep_errno(|| native::wait(word, seen));
 }
 
 /// Wakes one thread that waits on `word`.
 pub(crate) fn wake_one(word: &AtomicU32) {
-    native::wake_one(word);
+    native::keep_errno(|| native::wake_one(word));
 }
 
 /// Writes the one line that says what is wrong, and aborts.

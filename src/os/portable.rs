@@ -37,3 +37,8 @@ pub(crate) fn now_ms() -> u64 {
 pub(super) fn barrier_everywhere() -> bool {
     false
 }
+
+/// There is no portable way to write `errno`.
+pub(super) fn keep_errno<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}

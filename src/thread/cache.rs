@@ -4,7 +4,7 @@ use super::fork;
 use super::record::{ITEMS_AT, Record, Shared, each_record, orphan};
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
-use crate::config::{MAGAZINE_START, TICK_EVERY};
+use crate::config::{BLOCK_TICK_EVERY, MAGAZINE_START, TICK_EVERY};
 use crate::lock::{Guard, Lock};
 use crate::os;
 use crate::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering, light_fence};
@@ -95,10 +95,11 @@ impl Cache {
         }
         // SAFETY: `cur > base`, so there is an item below it (T1).
         let top = unsafe { cur.sub(1) };
+        // SAFETY: the place was written when the item was pushed.
+        let region = unsafe { (*top).load(Ordering::Relaxed) };
         magazine.cur.store(top, Ordering::Relaxed);
         self.ask(size);
-        // SAFETY: the place was written when the item was pushed.
-        unsafe { (*top).load(Ordering::Relaxed) }
+        region
     }
 
     /// Takes a region back that held a block of `size` bytes.
@@ -114,6 +115,8 @@ impl Cache {
         self.give(size);
         // SAFETY: `cur < end`, so there is a place (T1).
         unsafe { (*cur).store(region, Ordering::Relaxed) };
+        // First the item, then the count: a fork may fall in between.
+        light_fence();
         // SAFETY: at most `end`.
         magazine.cur.store(unsafe { cur.add(1) }, Ordering::Relaxed);
     }
@@ -138,6 +141,11 @@ impl Cache {
         // The returns first: what they belong to was asked for before.
         let returned = self.returned_bytes.load(Ordering::Relaxed);
         self.asked_bytes.load(Ordering::Relaxed).wrapping_sub(returned)
+    }
+
+    /// Bytes that this thread has asked for so far.
+    pub(crate) fn asked_bytes(&self) -> i64 {
+        self.asked_bytes.load(Ordering::Relaxed)
     }
 
     /// Enters a block's change of size, where it is.
@@ -332,6 +340,7 @@ impl Cache {
             let mut shared = it.lock.lock();
             hand_back_stranded(&mut shared, it);
             shared.cache = ptr::from_ref(self);
+            shared.taken = [0; CLASS_COUNT];
             shared.recalled = false;
         }
         self.record.store(record.as_ptr(), Ordering::Relaxed);
@@ -370,12 +379,15 @@ impl Cache {
     pub(crate) fn request_block(&self, from: usize, to: usize) {
         if let Some(record) = self.record() {
             let mut shared = record.lock.lock();
-            // A large block weighs more than a refill.
-            shared.entries = (shared.entries | 15).wrapping_add(1);
+            shared.blocks = shared.blocks.wrapping_add(1);
+            let due = shared.blocks.is_multiple_of(BLOCK_TICK_EVERY);
             if shared.recalled {
                 self.drain(&mut shared, record);
             }
-            self.leave(shared);
+            drop(shared);
+            if due {
+                CENTRAL.pages.tick(os::now_ms());
+            }
         }
         self.request(from, to);
     }

@@ -8,10 +8,11 @@
 //! in the books as cached or as allocated; it is never handed out twice.)
 
 use super::cache;
-use super::record::{self, each_record};
+use super::record::{self, Record, Shared, each_record, orphan};
 use super::{Cache, with_cache};
 use crate::arena::CENTRAL;
 use crate::class::Class;
+use crate::sync::{AtomicU64, Ordering};
 use core::ptr;
 
 /// Takes every lock of the allocator, in order. Hot paths go on; nothing else
@@ -55,6 +56,14 @@ pub(crate) unsafe fn let_everything_go() {
     unsafe { cache::RECALL.raw_unlock() };
 }
 
+/// How many forks lie between the first process and this one. Only a child's
+/// handler changes it, before any other code runs there.
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
 pub(super) unsafe extern "C" fn before_fork() {
     hold_everything();
 }
@@ -65,24 +74,21 @@ pub(super) unsafe extern "C" fn after_fork_in_parent() {
 }
 
 pub(super) unsafe extern "C" fn after_fork_in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
     let own: *const Cache = with_cache(ptr::from_ref);
+    // SAFETY: the registry's lock is held, and this is the only thread.
+    unsafe { record::forget_free_held() };
     each_record(|record| {
         // SAFETY: the lock is held, by the parent's handler.
         let shared = unsafe { record.lock.value_held() };
-        // SAFETY: the memory of the parent's threads is still there.
-        let Some(cache) = (unsafe { shared.cache.as_ref() }) else { return };
-        if ptr::eq(shared.cache, own) {
+        if ptr::eq(shared.cache, own) || ptr::eq(record, orphan()) {
             return;
         }
-        for class in Class::all() {
-            let taken = usize::from(shared.taken[class.index()]);
-            let n = cache.cached(class, record.items(class)) - taken;
-            shared.stranded[class.index()] = n as u16;
-            shared.has_stranded |= n > 0;
+        // SAFETY: the memory of the parent's threads is still there.
+        if let Some(cache) = unsafe { shared.cache.as_ref() } {
+            strand(shared, cache, record);
         }
-        shared.requested_bytes += cache.requested_bytes();
-        shared.cache = ptr::null();
-        shared.recalled = false;
+        // Also records that were just being taken or put away.
         // SAFETY: the registry's lock is held, and this is the only thread.
         unsafe { record::put_away_held(record) };
     });
@@ -90,4 +96,17 @@ pub(super) unsafe extern "C" fn after_fork_in_child() {
     unsafe { CENTRAL.pages.recover_in_child() };
     // SAFETY: everything is held, by the parent's handler.
     unsafe { let_everything_go() };
+}
+
+/// Notes what a thread of the parent had in its magazines.
+fn strand(shared: &mut Shared, cache: &Cache, record: &Record) {
+    for class in Class::all() {
+        let taken = usize::from(shared.taken[class.index()]);
+        let n = cache.cached(class, record.items(class)) - taken;
+        shared.stranded[class.index()] = n as u16;
+        shared.has_stranded |= n > 0 || taken > 0;
+    }
+    shared.requested_bytes += cache.requested_bytes();
+    shared.cache = ptr::null();
+    shared.recalled = false;
 }

@@ -36,5 +36,5 @@ mod fork;
 mod record;
 
 pub(crate) use cache::{Cache, with_cache};
-pub(crate) use fork::{hold_everything, let_everything_go};
+pub(crate) use fork::{generation, hold_everything, let_everything_go};
 pub(crate) use record::{Books, each_record, sum_books};

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) touched: u64,
     /// Slow-path entries.
     pub(crate) entries: u32,
+    /// Large and huge blocks that came and went.
+    pub(crate) blocks: u32,
     pub(crate) recalled: bool,
     /// While recalled: the items of each class, from the first on, that have
     /// been taken out already (T3).
@@ -110,6 +112,7 @@ impl Record {
                 capacity: [0; CLASS_COUNT],
                 touched: 0,
                 entries: 0,
+                blocks: 0,
                 recalled: false,
                 taken: [0; CLASS_COUNT],
                 stranded: [0; CLASS_COUNT],
@@ -236,4 +239,13 @@ pub(super) unsafe fn put_away_held(record: &'static Record) {
     let registry = unsafe { REGISTRY.value_held() };
     record.next_free.store(registry.free, Ordering::Relaxed);
     registry.free = ptr::from_ref(record).cast_mut();
+}
+
+/// In a forked child: empties the list of free records, to be made anew.
+///
+/// # Safety
+/// As for [`put_away_held`].
+pub(super) unsafe fn forget_free_held() {
+    // SAFETY: the caller's promise.
+    unsafe { REGISTRY.value_held() }.free = ptr::null_mut();
 }
