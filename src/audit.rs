@@ -7,7 +7,7 @@ use crate::config::{LG_PAGE, SEGMENT_PAGES};
 use crate::os;
 use crate::pages::PageBooks;
 use crate::segment::{Entry, Segment, SegmentPages, header_pages};
-use crate::slab::{Slab, State};
+use crate::slab::{Slab, State, quarter};
 use crate::thread::{Books, each_record, hold_everything, let_everything_go};
 use core::fmt;
 
@@ -97,6 +97,7 @@ struct Counted {
     full: [usize; CLASS_COUNT],
     evacuating: [usize; CLASS_COUNT],
     owned: [usize; CLASS_COUNT],
+    partial: [[usize; 4]; CLASS_COUNT],
     pages: PageBooks,
     large_count: usize,
     error: Option<AuditError>,
@@ -127,7 +128,7 @@ impl Counted {
             }
             State::Evacuating => self.evacuating[i] += 1,
             State::Owned => self.owned[i] += 1,
-            State::Partial => {}
+            State::Partial => self.partial[i][quarter(taken, slab.capacity())] += 1,
             State::Empty => self.check("a slab without regions in use", Some(class), 1, 0),
         }
     }
@@ -186,6 +187,7 @@ impl Counted {
     fn bins(&mut self) {
         for class in Class::all() {
             let (mut slabs, mut full, mut evacuating, mut owned) = (0, 0, 0, 0);
+            let mut partial = [0; 4];
             for arena in &CENTRAL.arenas {
                 // SAFETY: everything is held.
                 let counts = unsafe { arena.bins[class.index()].counts_held() };
@@ -193,6 +195,7 @@ impl Counted {
                 evacuating += counts.evacuating;
                 owned += counts.owned;
                 slabs += counts.partial.iter().sum::<usize>();
+                partial.iter_mut().zip(counts.partial).for_each(|(sum, n)| *sum += n);
             }
             slabs += full + evacuating + owned;
             let i = class.index();
@@ -202,7 +205,10 @@ impl Counted {
                 ("evacuating slabs of a class", evacuating, self.evacuating[i]),
                 ("owned slabs of a class", owned, self.owned[i]),
             ];
-            for (what, booked, counted) in rows {
+            let now = self.partial[i];
+            let quarters: [_; 4] =
+                core::array::from_fn(|q| ("slabs by occupancy", partial[q], now[q]));
+            for (what, booked, counted) in rows.into_iter().chain(quarters) {
                 self.check(what, Some(class), booked as i64, counted as i64);
             }
         }
@@ -252,6 +258,7 @@ unsafe fn recount() -> Result<Audit, AuditError> {
         full: [0; CLASS_COUNT],
         evacuating: [0; CLASS_COUNT],
         owned: [0; CLASS_COUNT],
+        partial: [[0; 4]; CLASS_COUNT],
         pages: PageBooks::default(),
         large_count: 0,
         error: None,

@@ -153,3 +153,10 @@ pub(crate) fn purge() -> usize {
     CENTRAL.disown_all();
     CENTRAL.pages.purge_all()
 }
+
+/// The chores of a thread that is about to wait.
+#[cold]
+pub(crate) fn idle() {
+    with_cache(crate::thread::Cache::empty_own);
+    CENTRAL.pages.tick(crate::os::now_ms());
+}

@@ -16,7 +16,7 @@
 //! | 6 | `arena` | bins, large blocks, huge mappings |
 //! | 7 | `thread` | magazines, records, thread exit, fork |
 //! | 8 | `heap` | the routes of `alloc`, `dealloc`, `realloc` |
-//! | 9 | `global`, [`stats()`], [`audit()`], [`process()`], [`defrag`] | what the outside sees |
+//! | 9 | `global`, [`stats()`], [`audit()`], [`process()`], [`defrag`], [`janitor`] | what the outside sees |
 //!
 //! [`design`] says what was decided, and on what measurement.
 
@@ -64,6 +64,8 @@ pub mod design;
 #[cfg(not(loom))]
 mod global;
 #[cfg(not(loom))]
+pub mod janitor;
+#[cfg(not(loom))]
 mod process;
 #[cfg(not(loom))]
 mod stats;
@@ -75,6 +77,7 @@ mod face {
     pub use crate::audit::{Audit, AuditError, audit};
     pub use crate::class::CLASS_COUNT;
     pub use crate::global::Tallow;
+    pub use crate::janitor::{idle, set_decay};
     pub use crate::os::OsCalls;
     pub use crate::process::{Overcommit, Process, Thp, process};
     pub use crate::stats::{ClassStats, SlabView, Snapshot, slabs, stats};

@@ -461,6 +461,9 @@ fn a_whole_visit_releases_what_was_predicted() {
         assert!(predicted.slabs >= 5, "{len}: {predicted:?}");
         list.relocate(&mut pass.step(ALL));
         balanced();
+        // Nothing stays with the pass between two steps.
+        let between = tallow::stats().allocated_bytes;
+        assert!(held.allocated_bytes.abs_diff(between) < 64 << 10, "{len}");
         let outcome = pass.finish();
         check_outcome(&outcome, predicted.moved_bytes);
         check_sparse(&list, len);

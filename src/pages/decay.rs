@@ -29,7 +29,8 @@ const fn curve() -> [u64; EPOCHS] {
 /// The decay clock of the page heap.
 #[derive(Debug)]
 pub(crate) struct Decay {
-    epoch_ms: u64,
+    /// `None`: nothing decays.
+    time_ms: Option<u64>,
     /// Start of the running epoch; 0 before the first tick.
     since_ms: u64,
     /// Dirty pages when the last epoch ended, after purging.
@@ -39,13 +40,9 @@ pub(crate) struct Decay {
 }
 
 impl Decay {
-    pub(crate) const fn new(decay_ms: u64) -> Self {
-        Self {
-            epoch_ms: decay_ms / EPOCHS as u64,
-            since_ms: 0,
-            seen_pages: 0,
-            backlog: [0; EPOCHS],
-        }
+    /// Pages go within `time_ms`; `Some(0)` is the page heap's business.
+    pub(crate) const fn new(time_ms: Option<u64>) -> Self {
+        Self { time_ms, since_ms: 0, seen_pages: 0, backlog: [0; EPOCHS] }
     }
 
     /// Moves the clock to `now_ms` and returns how many of the `dirty_pages`
@@ -54,11 +51,12 @@ impl Decay {
         if self.since_ms == 0 {
             self.since_ms = now_ms.max(1);
         }
-        let ended = now_ms.saturating_sub(self.since_ms) / self.epoch_ms.max(1);
+        let epoch_ms = (self.time_ms? / EPOCHS as u64).max(1);
+        let ended = now_ms.saturating_sub(self.since_ms) / epoch_ms;
         if ended == 0 {
             return None;
         }
-        self.since_ms += ended * self.epoch_ms.max(1);
+        self.since_ms += ended * epoch_ms;
         let shift = (ended as usize).min(EPOCHS);
         self.backlog.copy_within(..EPOCHS - shift, shift);
         self.backlog[..shift].fill(0);
@@ -67,6 +65,10 @@ impl Decay {
         let limit = ((stay / ONE) as usize).min(dirty_pages);
         self.seen_pages = limit;
         Some(limit)
+    }
+
+    pub(crate) fn time_ms(&self) -> Option<u64> {
+        self.time_ms
     }
 
     /// Everything was purged: nothing is owed.
@@ -91,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_spike_is_gone_after_the_decay_time() {
-        let mut decay = Decay::new(6400);
+        let mut decay = Decay::new(Some(6400));
         assert_eq!(decay.advance(1000, 0), None);
         let (mut dirty, mut half) = (1000, 0);
         for ms in 1001..=1000 + 6400 + 100 {
@@ -107,9 +109,15 @@ mod tests {
         assert!((400..600).contains(&half), "{half}");
     }
 
+    #[test]
+    fn without_a_time_nothing_decays() {
+        let mut decay = Decay::new(None);
+        assert!((0..100).all(|i| decay.advance(i * 100_000, 1000).is_none()));
+    }
+
     quickcheck! {
         fn never_allows_more_than_there_is(steps: Vec<(u16, u16)>) -> bool {
-            let mut decay = Decay::new(1000);
+            let mut decay = Decay::new(Some(1000));
             let (mut now, mut dirty) = (1, 0usize);
             steps.iter().all(|&(ms, grown)| {
                 now += u64::from(ms);

@@ -120,7 +120,7 @@ impl PageHeap {
                     purging_pages: 0,
                     table_bytes: 0,
                 },
-                decay: Decay::new(DECAY_MS),
+                decay: Decay::new(Some(DECAY_MS)),
             }),
         }
     }
@@ -149,6 +149,25 @@ impl PageHeap {
         let unit = os::page_bytes() >> LG_PAGE;
         let mut state = self.state.lock();
         state.put_back(start, pages.next_multiple_of(unit));
+        if state.decay.time_ms() == Some(0) {
+            drop(state);
+            self.purge_down_to(0, usize::MAX);
+        }
+    }
+
+    /// Sets the decay time: `Some(0)` purges at once, `None` never.
+    pub(crate) fn set_decay(&self, time_ms: Option<u64>) {
+        let mut state = self.state.lock();
+        state.decay = Decay::new(time_ms);
+        if time_ms == Some(0) {
+            drop(state);
+            self.purge_down_to(0, usize::MAX);
+        }
+    }
+
+    /// The decay time in milliseconds.
+    pub(crate) fn decay_ms(&self) -> Option<u64> {
+        self.state.lock().decay.time_ms()
     }
 
     /// Lends the pages behind a run too, if they are free.

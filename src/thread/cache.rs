@@ -392,6 +392,13 @@ impl Cache {
         self.request(from, to);
     }
 
+    /// Empties this thread's magazines.
+    pub(crate) fn empty_own(&self) {
+        if let Some(record) = self.record() {
+            self.drain(&mut record.lock.lock(), record);
+        }
+    }
+
     /// Empties this thread's magazines, and those of all other threads but for
     /// one region of a class, which each hands back with its next operation.
     /// Stops nobody (T3). Where the system has no barrier for all processors,

@@ -37,4 +37,4 @@ mod record;
 
 pub(crate) use cache::{Cache, with_cache};
 pub(crate) use fork::{generation, hold_everything, let_everything_go};
-pub(crate) use record::{Books, each_record, sum_books};
+pub(crate) use record::{Books, activity, each_record, sum_books};

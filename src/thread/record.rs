@@ -185,6 +185,16 @@ impl Shared {
     }
 }
 
+/// A number that changes whenever a thread takes a slow path.
+pub(crate) fn activity() -> u64 {
+    let mut sum = 0;
+    each_record(|record| {
+        let shared = record.lock.lock();
+        sum += u64::from(shared.entries) + u64::from(shared.blocks);
+    });
+    sum
+}
+
 /// Calls `f` with every record, the orphan included.
 pub(crate) fn each_record(mut f: impl FnMut(&'static Record)) {
     f(&ORPHAN);

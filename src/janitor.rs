@@ -1,0 +1,120 @@
+//! Floor 9: one optional thread that does the chores of a process that is idle.
+//!
+//! Decay runs where threads take slow paths. A process that has stopped
+//! allocating takes none, so its dirty pages stay, and so do its thread caches.
+//! The janitor looks after both:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! #[global_allocator]
+//! static ALLOC: tallow::Tallow = tallow::Tallow::new();
+//!
+//! tallow::set_decay(Some(Duration::from_secs(5)));
+//! tallow::janitor::start().expect("one more thread");
+//! assert!(tallow::janitor::is_running());
+//! // ... the service runs ...
+//! tallow::janitor::stop();
+//! ```
+//!
+//! An event loop can do without it and call [`crate::idle`] before it waits.
+
+use crate::arena::CENTRAL;
+use crate::pages::decay::EPOCHS;
+use crate::thread::{Cache, activity, generation, with_cache};
+use crate::{heap, os};
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// The janitor of a process: a forked child has none, whatever this says.
+struct Janitor {
+    generation: u64,
+    thread: JoinHandle<()>,
+}
+
+static JANITOR: Mutex<Option<Janitor>> = Mutex::new(None);
+/// Whether the janitor is to end.
+static STOP: Mutex<bool> = Mutex::new(false);
+static WAKE: Condvar = Condvar::new();
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The values are whole whatever panicked.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the janitor, if it does not run already. In a forked child it must be
+/// started anew; call it where no other thread forks at the same moment.
+///
+/// # Errors
+/// The system gave no thread.
+pub fn start() -> io::Result<()> {
+    let mut janitor = lock(&JANITOR);
+    if janitor.as_ref().is_some_and(|j| j.generation == generation()) {
+        return Ok(());
+    }
+    *lock(&STOP) = false;
+    // A parent's janitor cannot be joined here; its handle is let go.
+    let thread = Builder::new().name("tallow janitor".into()).spawn(work)?;
+    *janitor = Some(Janitor { generation: generation(), thread });
+    Ok(())
+}
+
+/// Ends the janitor and waits for it; nothing when none runs.
+pub fn stop() {
+    let Some(janitor) = lock(&JANITOR).take() else { return };
+    if janitor.generation == generation() {
+        *lock(&STOP) = true;
+        WAKE.notify_all();
+        // A janitor that panicked has ended too.
+        let _ = janitor.thread.join();
+    }
+}
+
+/// Whether the janitor runs in this process.
+pub fn is_running() -> bool {
+    lock(&JANITOR).as_ref().is_some_and(|j| j.generation == generation())
+}
+
+/// How long the janitor sleeps: one epoch of the decay clock.
+fn nap(decay_ms: Option<u64>) -> Duration {
+    let ms = decay_ms.map_or(1000, |ms| ms / EPOCHS as u64);
+    Duration::from_millis(ms.clamp(10, 1000))
+}
+
+fn work() {
+    let (mut seen, mut quiet_naps) = (activity(), 0u32);
+    let mut stop = lock(&STOP);
+    while !*stop {
+        let decay_ms = CENTRAL.pages.decay_ms();
+        stop = WAKE.wait_timeout(stop, nap(decay_ms)).unwrap_or_else(PoisonError::into_inner).0;
+        CENTRAL.pages.tick(os::now_ms());
+        let now = activity();
+        quiet_naps = if now == seen { quiet_naps + 1 } else { 0 };
+        seen = now;
+        // Nobody has taken a slow path for a quarter of the decay time: the
+        // caches are of no use, and may pin slabs. Once, until somebody does.
+        if decay_ms.is_some() && quiet_naps == EPOCHS as u32 / 4 {
+            with_cache(Cache::recall_all);
+            CENTRAL.disown_all();
+            seen = activity();
+        }
+    }
+}
+
+/// Does the chores of a thread that is about to wait: hands its cache back and
+/// lets the decay clock run. For event loops; costs about a microsecond when
+/// there is nothing to do, and the thread's next allocations some refills.
+pub fn idle() {
+    heap::idle();
+}
+
+/// Sets the time in which freed pages go back to the system: `Some(ZERO)` at
+/// once, `None` never (until [`crate::purge`]). Ten seconds when nothing is set.
+/// May call the OS.
+pub fn set_decay(time: Option<Duration>) {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    // Less than a millisecond, but not zero, is a millisecond.
+    CENTRAL.pages.set_decay(time.map(|t| if t.is_zero() { 0 } else { ms(t).max(1) }));
+}
