@@ -8,6 +8,7 @@ use crate::os;
 use crate::pages::PageBooks;
 use crate::segment::{Entry, Segment, SegmentPages, header_pages};
 use crate::slab::{Slab, State, quarter};
+use crate::sync::Ordering;
 use crate::thread::{Books, each_record, hold_everything, let_everything_go};
 use core::fmt;
 
@@ -100,6 +101,7 @@ struct Counted {
     partial: [[usize; 4]; CLASS_COUNT],
     pages: PageBooks,
     large_count: usize,
+    punched: usize,
     error: Option<AuditError>,
 }
 
@@ -117,6 +119,11 @@ impl Counted {
         self.check("live regions of a slab", Some(class), header.live().into(), taken.into());
         let capacity = i64::from(class.info().capacity);
         self.check("regions of a slab", Some(class), slab.capacity().into(), capacity);
+        self.punched += slab.punched_pages() as usize;
+        if header.state() != State::Empty {
+            let free = slab.punched_is_free(class);
+            self.check("punched pages without live regions", Some(class), 1, free.into());
+        }
         self.claimed[i] += i64::from(taken);
         self.slabs[i] += 1;
         self.audit.slabs += 1;
@@ -261,6 +268,7 @@ unsafe fn recount() -> Result<Audit, AuditError> {
         partial: [[0; 4]; CLASS_COUNT],
         pages: PageBooks::default(),
         large_count: 0,
+        punched: 0,
         error: None,
     };
     // SAFETY: the caller's promise.
@@ -279,6 +287,8 @@ unsafe fn recount() -> Result<Audit, AuditError> {
     for (what, booked, counted_now) in rows {
         counted.check(what, None, booked as i64, counted_now as i64);
     }
+    let punched = CENTRAL.holes.pages.load(Ordering::Relaxed);
+    counted.check("punched pages", None, punched as i64, counted.punched as i64);
     counted.audit.free_bytes = (booked.free_pages as u64) << LG_PAGE;
     // SAFETY: as above.
     let large = unsafe { CENTRAL.large.books_held() };

@@ -116,6 +116,7 @@ const fn infos() -> [ClassInfo; CLASS_COUNT] {
         let pages = slab_pages(region);
         let capacity = pages * PAGE_BYTES / region;
         assert!((pages * PAGE_BYTES - capacity * region) * 100 <= pages * PAGE_BYTES, "C2");
+        assert!(capacity <= 64 * 64 && pages <= 64, "a slab's bits and pages fit their words");
         out[i] = ClassInfo {
             region_bytes: region as u32,
             slab_pages: pages as u16,

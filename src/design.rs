@@ -43,6 +43,16 @@
 //!   `c`, whatever `l` is. So `f` free regions let `f / c` slabs go, and the
 //!   emptiest are the cheapest. Tested against all subsets of small bins.
 //!
+//! # Hole punching
+//!
+//! Pages of a partial slab on which no region is live are purged in place: their
+//! regions are claimed as any owner would, the page is noted as punched, and they
+//! are returned. A refill that takes one strikes the note out, so `active` and
+//! `resident` leave holes out exactly. Done by `purge()` and by the janitor when
+//! nobody allocates, not on slow paths. After a spike of which one object in
+//! sixteen survives it takes 402 MB down to 61 MB at 32 to 4096 bytes, and 257 MB
+//! to about 200 MB at 16 to 256 bytes (`cargo bench --bench spike`).
+//!
 //! # Found by checks, and mended
 //!
 //! - `bool::then_some(guard)` made a guard also when the lock was not taken, and

@@ -151,7 +151,7 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
 pub(crate) fn purge() -> usize {
     with_cache(crate::thread::Cache::recall_all);
     CENTRAL.disown_all();
-    CENTRAL.pages.purge_all()
+    CENTRAL.punch_holes() + CENTRAL.pages.purge_all()
 }
 
 /// The chores of a thread that is about to wait.

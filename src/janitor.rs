@@ -98,6 +98,7 @@ fn work() {
         if decay_ms.is_some() && quiet_naps == EPOCHS as u32 / 4 {
             with_cache(Cache::recall_all);
             CENTRAL.disown_all();
+            CENTRAL.punch_holes();
             seen = activity();
         }
     }

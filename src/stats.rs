@@ -20,6 +20,7 @@ use crate::config::LG_PAGE;
 use crate::os::{self, OsCalls};
 use crate::segment::Entry;
 use crate::slab::Slab;
+use crate::sync::Ordering;
 use crate::thread::{Books, hold_everything, let_everything_go, sum_books};
 use core::fmt;
 
@@ -72,7 +73,7 @@ pub struct Snapshot {
     pub requested_bytes: u64,
     /// Bytes of the regions, extents and mappings that the program holds.
     pub allocated_bytes: u64,
-    /// Bytes of pages in slabs, large and huge blocks.
+    /// Bytes of pages in slabs, large and huge blocks, less the punched ones.
     pub active_bytes: u64,
     /// Bytes backed by memory, by Tallow's own count: active, dirty, metadata.
     pub resident_bytes: u64,
@@ -86,7 +87,14 @@ pub struct Snapshot {
     pub metadata_bytes: u64,
     /// Bytes of regions waiting in thread caches.
     pub cached_bytes: u64,
-    /// Large blocks, and their bytes.
+    /// Bytes of pages that were taken out of slabs in use, since no region on
+    /// them was live.
+    pub punched_bytes: u64,
+    /// Pages punched so far.
+    pub pages_punched: u64,
+    /// Punched pages that came back into use.
+    pub pages_refaulted: u64,
+    /// Large blocks.
     pub large_count: u64,
     /// Bytes of large blocks.
     pub large_bytes: u64,
@@ -137,7 +145,8 @@ pub fn stats() -> Snapshot {
     let page_bytes = |n: usize| (n as u64) << LG_PAGE;
     let metadata = page_bytes(pages.header_pages) + (meta.used + pages.table_bytes) as u64;
     let dirty = page_bytes(pages.dirty_pages + pages.purging_pages);
-    let active = page_bytes(pages.used_pages()) + huge.bytes as u64;
+    let punched = page_bytes(CENTRAL.holes.pages.load(Ordering::Relaxed));
+    let active = (page_bytes(pages.used_pages()) + huge.bytes as u64).saturating_sub(punched);
     let resident = active + dirty + metadata;
     let mapped = (pages.mapped_bytes() + meta.mapped + huge.bytes + pages.table_bytes) as u64;
     Snapshot {
@@ -150,6 +159,9 @@ pub fn stats() -> Snapshot {
         dirty_bytes: dirty,
         metadata_bytes: metadata,
         cached_bytes: cached,
+        punched_bytes: punched,
+        pages_punched: CENTRAL.holes.punched.load(Ordering::Relaxed),
+        pages_refaulted: CENTRAL.holes.refaulted.load(Ordering::Relaxed),
         large_count: large.count as u64,
         large_bytes: large.bytes as u64,
         huge_count: huge.count as u64,
@@ -294,6 +306,7 @@ impl fmt::Display for Snapshot {
             ("mapped", self.mapped_bytes, "address space"),
             ("retained", self.retained_bytes, "address space without memory behind it"),
             ("dirty", self.dirty_bytes, "free pages still backed; decay gives them back"),
+            ("punched", self.punched_bytes, "holes in slabs: pages without a live region"),
             ("cached", self.cached_bytes, "regions waiting in thread caches"),
             ("metadata", self.metadata_bytes, "Tallow's own"),
             ("large", self.large_bytes, "runs of pages of their own"),

@@ -61,6 +61,15 @@ mod imp {
     }
 }
 
+/// The atomics that a program's own data may hold.
+#[cfg(not(loom))]
+pub(crate) mod of_programs {
+    pub(crate) use core::sync::atomic::{
+        AtomicBool, AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize, AtomicU8, AtomicU16,
+        AtomicU32, AtomicU64, AtomicUsize,
+    };
+}
+
 pub(crate) use core::sync::atomic::Ordering;
 pub(crate) use imp::*;
 

@@ -260,6 +260,43 @@ fn purge_gives_memory_back() {
 }
 
 #[test]
+fn holes_between_survivors_are_given_back_and_come_back() {
+    let _alone = alone();
+    let fill = |i: usize| vec![i as u8; 600 + i * 7 % 3000];
+    let mut list: Vec<Option<Vec<u8>>> = (0..40_000).map(|i| Some(fill(i))).collect();
+    tallow::purge();
+    let full = tallow::process().rss_bytes;
+    for (i, item) in list.iter_mut().enumerate() {
+        if i % 16 != 5 {
+            *item = None;
+        }
+    }
+    let before = tallow::stats();
+    tallow::purge();
+    let (after, low) = (tallow::stats(), tallow::process().rss_bytes);
+    balanced();
+    assert!(after.punched_bytes > before.punched_bytes + (20 << 20), "{after}");
+    assert!(full - low > 40 << 20, "{full} -> {low}");
+    assert!(after.allocated_bytes <= after.active_bytes);
+    for (i, item) in list.iter_mut().enumerate() {
+        match item {
+            Some(bytes) => assert_eq!(*bytes, fill(i)),
+            None => *item = Some(fill(i)),
+        }
+    }
+    balanced();
+    let again = tallow::stats();
+    assert!(again.pages_refaulted > after.pages_refaulted + 1000, "{again}");
+    assert!(again.punched_bytes < after.punched_bytes / 2);
+    assert!(list.iter().enumerate().all(|(i, item)| *item == Some(fill(i))));
+    drop(list);
+    tallow::purge();
+    balanced();
+    let end = tallow::stats();
+    assert!(end.punched_bytes <= before.punched_bytes + (1 << 20), "{end}");
+}
+
+#[test]
 fn freed_memory_is_used_again_by_other_classes() {
     let _alone = alone();
     tallow::purge();

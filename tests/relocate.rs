@@ -4,9 +4,12 @@
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tallow::defrag::{Mover, Options, Outcome, Pass, Relocate};
 
@@ -676,5 +679,145 @@ fn a_step_heeds_its_budget() {
     assert!(steps > 20, "{steps} steps of no time at all");
     assert!(outcome.slabs_released > 0);
     check_sparse(&list, 100);
+    balanced();
+}
+
+/// An object of types that are taken apart to be visited, or partly visited.
+struct Mixed {
+    os: OsString,
+    boxed_os: Box<OsStr>,
+    path: PathBuf,
+    plain: BinaryHeap<u64>,
+    heap: BinaryHeap<Box<u64>>,
+    rc: Rc<Box<[u8]>>,
+    arc: Arc<[Box<[u8]>]>,
+}
+
+impl Mixed {
+    fn new(id: u32) -> Self {
+        let keys = || (0..20).map(|j| u64::from(id) * 7919 % 1009 + j * 31 % 20);
+        Self {
+            os: text(id, 100).into(),
+            boxed_os: OsString::from(text(id, 200)).into(),
+            path: text(id, 300).into(),
+            plain: keys().collect(),
+            heap: keys().map(Box::new).collect(),
+            rc: Rc::new(bytes(id, 400).into()),
+            arc: [bytes(id, 500).into()].into(),
+        }
+    }
+
+    fn check(&self, id: u32) {
+        let new = Self::new(id);
+        assert_eq!((&self.os, &self.boxed_os, &self.path), (&new.os, &new.boxed_os, &new.path));
+        assert!(self.plain.iter().eq(new.plain.iter()), "heap {id} changed");
+        assert!(self.heap.iter().eq(new.heap.iter()), "heap {id} changed");
+        assert_eq!((&self.rc, &self.arc), (&new.rc, &new.arc));
+    }
+
+    /// Whether each part lies in a slab that is being emptied.
+    fn in_the_plan(&self, mover: &Mover<'_>) -> [bool; 7] {
+        [
+            mover.should_move(&*self.os),
+            mover.should_move(&*self.boxed_os),
+            mover.should_move(&*self.path),
+            self.plain.peek().is_some_and(|it| mover.should_move(it)),
+            self.heap.iter().any(|it| mover.should_move(it) || mover.should_move(&**it)),
+            mover.should_move(&**self.rc),
+            mover.should_move(&*self.arc[0]),
+        ]
+    }
+}
+
+impl Relocate for Mixed {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.os.relocate(mover);
+        self.boxed_os.relocate(mover);
+        self.path.relocate(mover);
+        self.plain.relocate(mover);
+        self.heap.relocate(mover);
+        self.rc.relocate(mover);
+        self.arc.relocate(mover);
+    }
+}
+
+#[test]
+fn what_is_taken_apart_is_put_together_again() {
+    let _alone = alone();
+    let mut list: Vec<_> = (0..5000).map(|id| Some(Mixed::new(id))).collect();
+    list.iter_mut().enumerate().filter(|(id, _)| id % 10 != 3).for_each(|(_, it)| *it = None);
+    // Somebody looks at the contents of some.
+    let seen: Vec<_> = list
+        .iter()
+        .flatten()
+        .step_by(5)
+        .map(|it| (it.rc.clone(), Arc::downgrade(&it.arc)))
+        .collect();
+    let at = |it: &(Rc<Box<[u8]>>, _)| (Rc::as_ptr(&it.0), it.0.as_ptr());
+    let places: Vec<_> = seen.iter().map(at).collect();
+    let mut pass = Pass::begin(Options::default());
+    let mut mover = pass.step(ALL);
+    let planned = |list: &[Option<Mixed>], mover: &Mover<'_>, i: usize| {
+        list.iter().flatten().filter(|it| it.in_the_plan(mover)[i]).count()
+    };
+    let before: Vec<_> = (0..7).map(|i| planned(&list, &mover, i)).collect();
+    assert!(before.iter().all(|n| *n > 100), "{before:?}");
+    let blocks: Vec<_> = list.iter().flatten().map(|it| Rc::as_ptr(&it.rc)).collect();
+    list.relocate(&mut mover);
+    for (i, it) in list.iter().flatten().enumerate() {
+        let shared = i % 5 == 0;
+        let left = it.in_the_plan(&mover);
+        assert_eq!(left[..5], [false; 5]);
+        assert!(shared || left[5..] == [false; 2]);
+    }
+    assert!(list.iter().flatten().map(|it| Rc::as_ptr(&it.rc)).eq(blocks));
+    assert!(seen.iter().map(at).eq(places));
+    drop(mover);
+    assert!(pass.finish().slabs_released > 0);
+    for (id, it) in list.iter().enumerate() {
+        it.iter().for_each(|it| it.check(id as u32));
+    }
+    balanced();
+}
+
+/// A key whose `relocate` panics when the fuse is burnt.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Fused(Box<u64>);
+
+impl Relocate for Fused {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        let left = FUSE.get();
+        FUSE.set(left.wrapping_sub(1));
+        if left == 0 {
+            // Without a message.
+            std::panic::resume_unwind(Box::new("the fuse is burnt"));
+        }
+        self.0.relocate(mover);
+    }
+}
+
+#[test]
+fn a_panic_in_relocate_loses_nothing_of_a_heap() {
+    let _alone = alone();
+    let mut all: Vec<_> = (0..20_000).map(|i| Some(Fused(Box::new(i * 7919 % 20_011)))).collect();
+    let mut heap: BinaryHeap<_> = all.iter_mut().step_by(10).filter_map(Option::take).collect();
+    drop(all);
+    let order = |heap: &BinaryHeap<Fused>| heap.iter().map(|it| *it.0).collect::<Vec<_>>();
+    let before = order(&heap);
+    let mut pass = Pass::begin(Options::default());
+    for fuse in [0, 1, 1000, 1999] {
+        FUSE.set(fuse);
+        let visit = AssertUnwindSafe(|| heap.relocate(&mut pass.step(ALL)));
+        assert!(catch_unwind(visit).is_err(), "the fuse did not burn");
+        assert_eq!(order(&heap), before);
+        balanced();
+    }
+    FUSE.set(u32::MAX);
+    heap.relocate(&mut pass.step(ALL));
+    assert!(pass.finish().slabs_released > 0);
+    assert_eq!(order(&heap), before);
+    let mut sorted = before;
+    sorted.sort_unstable();
+    assert!(heap.into_sorted_vec().iter().map(|it| *it.0).eq(sorted));
     balanced();
 }

@@ -15,8 +15,10 @@
 #[cfg(loom)]
 mod model;
 
+use crate::class::Class;
+use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
-use crate::slab::{Links, Protocol, Shipped, Slab, State, Tag, quarter};
+use crate::slab::{After, Links, Protocol, Shipped, Slab, State, Tag, quarter};
 use crate::sync::{AtomicPtr, Ordering, const_unless_loom};
 use core::ptr::{self, NonNull};
 
@@ -27,11 +29,17 @@ pub(crate) trait Supply<P: Protocol> {
     /// Takes an empty slab that no list knows any more. Called with the bin's
     /// lock held, so that whoever holds all locks finds no slab on its way.
     fn retire(&self, slab: NonNull<Slab<P>>);
+    /// Takes note that so many pages have been punched.
+    fn punched(&self, pages: u32);
+    /// Takes note that so many punched pages are in use again.
+    fn refaulted(&self, pages: u32);
 }
 
 /// Lists: the four quarters of occupancy, and the evacuating slabs.
 const LISTS: usize = 5;
 const EVACUATING: usize = 4;
+/// Slabs punched while the lock is held.
+const PUNCH_BATCH: usize = 8;
 
 /// How many slabs of a bin are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +54,8 @@ pub(crate) struct Lists<P> {
     heads: [*mut Slab<P>; LISTS],
     counts: [usize; LISTS],
     full: usize,
+    /// The slab that punching goes on with.
+    cursor: *mut Slab<P>,
 }
 
 // SAFETY: the slabs are shared by design, their links used under the lock.
@@ -62,7 +72,7 @@ impl<P: Protocol> Bin<P> {
         pub(crate) fn new() -> Bin<P> {
             Bin {
                 owned: AtomicPtr::new(ptr::null_mut()),
-                lists: Lock::new(Lists { heads: [ptr::null_mut(); LISTS], counts: [0; LISTS], full: 0 }),
+                lists: Lock::new(Lists { heads: [ptr::null_mut(); LISTS], counts: [0; LISTS], full: 0, cursor: ptr::null_mut() }),
             }
         }
     }
@@ -84,7 +94,10 @@ impl<P: Protocol> Bin<P> {
             // SAFETY: headers are never unmapped (meta, M1); `claim` checks
             // that the slab is still this bin's.
             if let Some(slab) = unsafe { owned.as_ref() } {
-                let n = slab.claim(tag, want, out);
+                let (n, refaults) = slab.claim(tag, want, out);
+                if refaults > 0 {
+                    supply.refaulted(refaults);
+                }
                 if n > 0 {
                     return n;
                 }
@@ -173,6 +186,46 @@ impl<P: Protocol> Bin<P> {
             }
         }
         spared
+    }
+
+    /// Purges the pages of partial slabs on which no region is live, a few slabs
+    /// each time that the lock is taken. `purge(slab's start, first page, pages)`
+    /// does it. Returns the pages. One thread at a time.
+    pub(crate) fn punch(
+        &self,
+        class: Class,
+        unit_pages: usize,
+        supply: &impl Supply<P>,
+        mut purge: impl FnMut(*mut u8, usize, usize) -> bool,
+    ) -> Result<u64, Corruption> {
+        let mut punched = 0;
+        for list in 0..EVACUATING {
+            let mut lists = self.lists.lock();
+            lists.cursor = lists.heads[list];
+            loop {
+                for _ in 0..PUNCH_BATCH {
+                    let Some(slab) = NonNull::new(lists.cursor) else { break };
+                    // SAFETY: slabs in lists are valid.
+                    let it = unsafe { slab.as_ref() };
+                    lists.cursor = Lists::links(it).next.cast();
+                    let start = it.start();
+                    let (pages, after) =
+                        it.punch(class, unit_pages, |first, n| purge(start, first, n))?;
+                    punched += u64::from(pages);
+                    supply.punched(pages);
+                    // Its regions may all have come back meanwhile.
+                    if after == After::Settle && lists.settle(it, it.header().tag()) {
+                        supply.retire(slab);
+                    }
+                }
+                if lists.cursor.is_null() {
+                    break;
+                }
+                drop(lists);
+                lists = self.lists.lock();
+            }
+        }
+        Ok(punched)
     }
 
     pub(crate) fn lock(&self) -> Guard<'_, Lists<P>> {
@@ -398,6 +451,9 @@ impl<P: Protocol> Lists<P> {
     fn remove(&mut self, slab: &Slab<P>) {
         let Links { prev, next } = Self::links(slab);
         let list = self.list_of(slab);
+        if ptr::eq(self.cursor, slab) {
+            self.cursor = next.cast();
+        }
         self.counts[list] -= 1;
         if prev.is_null() {
             self.heads[list] = next.cast();

@@ -6,12 +6,13 @@ use super::large::Large;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{LG_PAGE, MAX_ARENAS, SEGMENT_PAGES};
 use crate::error::Corruption;
+use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::os;
 use crate::pages::PageHeap;
 use crate::segment::{Entry, Segment};
 use crate::slab::{After, Slab, Tag};
-use crate::sync::{AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::ptr::NonNull;
 
 /// Waits seen before another arena is opened.
@@ -32,6 +33,18 @@ pub(crate) struct Central {
     /// Arenas in use.
     open: AtomicUsize,
     contention: AtomicU32,
+    pub(crate) holes: Holes,
+    /// Held while holes are punched.
+    punching: Lock<()>,
+}
+
+/// Books of punched pages. Relaxed: they order nothing.
+pub(crate) struct Holes {
+    /// Pages of slabs without memory behind them now.
+    pub(crate) pages: AtomicUsize,
+    /// Pages punched so far, and pages of those that came back.
+    pub(crate) punched: AtomicU64,
+    pub(crate) refaulted: AtomicU64,
 }
 
 /// The one and only. All zero until it is used, so it costs nothing in the file.
@@ -55,6 +68,12 @@ impl Central {
             huge: Huge::new(),
             open: AtomicUsize::new(1),
             contention: AtomicU32::new(0),
+            holes: Holes {
+                pages: AtomicUsize::new(0),
+                punched: AtomicU64::new(0),
+                refaulted: AtomicU64::new(0),
+            },
+            punching: Lock::new(()),
         }
     }
 
@@ -190,6 +209,30 @@ impl Central {
         Ok(())
     }
 
+    /// Gives the pages of partial slabs back on which no region is live, without
+    /// anybody's help. Returns the bytes. Calls the OS; nothing while another
+    /// thread is at it.
+    pub(crate) fn punch_holes(&self) -> usize {
+        let Some(_punching) = self.punching.try_lock() else { return 0 };
+        let unit_pages = os::page_bytes() >> LG_PAGE;
+        let purge = |start: *mut u8, first: usize, pages: usize| {
+            let at = NonNull::new(start.wrapping_add(first << LG_PAGE));
+            // SAFETY: the pages belong to a slab, and all regions that touch
+            // them are held by the caller.
+            at.is_some_and(|at| unsafe { os::purge(at, pages << LG_PAGE) })
+        };
+        let mut pages = 0;
+        for arena in &self.arenas {
+            for (class, bin) in Class::all().zip(&arena.bins) {
+                match bin.punch(class, unit_pages, self, purge) {
+                    Ok(n) => pages += n as usize,
+                    Err(what) => os::abort(what),
+                }
+            }
+        }
+        pages << LG_PAGE
+    }
+
     /// Lets go of all owned slabs, so that empty ones go back to the page heap.
     pub(crate) fn disown_all(&self) {
         for arena in &self.arenas {
@@ -239,6 +282,7 @@ impl Supply<crate::slab::Shipped> for Central {
             os::abort(Corruption::Header { address: slab.addr().get(), word: 0 });
         };
         let pages = usize::from(class.info().slab_pages);
+        self.holes.pages.fetch_sub(it.punched_pages() as usize, Ordering::Relaxed);
         let first = Segment::page_of(start.addr().get());
         debug_assert!(first + pages <= SEGMENT_PAGES);
         if let Some(segment) = Segment::find(start.addr().get()) {
@@ -249,5 +293,15 @@ impl Supply<crate::slab::Shipped> for Central {
         // SAFETY: the node came from `meta` with this size; only stale readers
         // of the header, which says empty, are left.
         unsafe { self.meta.give(slab.cast(), Slab::node_bytes(class)) };
+    }
+
+    fn punched(&self, pages: u32) {
+        self.holes.pages.fetch_add(pages as usize, Ordering::Relaxed);
+        self.holes.punched.fetch_add(pages.into(), Ordering::Relaxed);
+    }
+
+    fn refaulted(&self, pages: u32) {
+        self.holes.pages.fetch_sub(pages as usize, Ordering::Relaxed);
+        self.holes.refaulted.fetch_add(pages.into(), Ordering::Relaxed);
     }
 }

@@ -49,6 +49,21 @@ mod relocate;
 
 pub use mover::Mover;
 pub use relocate::Relocate;
+/// The impl that visits each field, with the feature `derive`.
+///
+/// ```
+/// use tallow::defrag::Relocate;
+///
+/// #[derive(Relocate)]
+/// struct Entry<V> {
+///     key: Box<str>,
+///     value: Vec<V>,
+///     #[relocate(skip)]
+///     shared: std::rc::Weak<str>, // not visited, and needs no impl
+/// }
+/// ```
+#[cfg(feature = "derive")]
+pub use tallow_derive::Relocate;
 
 use crate::arena::CENTRAL;
 use crate::arena::bin::Bin;

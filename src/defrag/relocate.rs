@@ -1,11 +1,16 @@
 //! [`Relocate`]: how a program's own types are visited.
 
 use super::Mover;
+use crate::sync::of_programs::*;
 use core::alloc::Layout;
 use core::cell::{Cell, RefCell, UnsafeCell};
+use core::num::*;
 use core::ptr::{self, NonNull};
-use std::collections::{BTreeMap, HashMap, LinkedList, VecDeque};
-use std::sync::{Mutex, RwLock};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, LinkedList, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, RwLock};
 
 /// Data whose heap blocks may be moved.
 ///
@@ -45,6 +50,10 @@ macro_rules! owns_nothing {
     )* };
 }
 owns_nothing!(() bool char f32 f64 i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize);
+owns_nothing!(NonZeroI8 NonZeroI16 NonZeroI32 NonZeroI64 NonZeroI128 NonZeroIsize);
+owns_nothing!(NonZeroU8 NonZeroU16 NonZeroU32 NonZeroU64 NonZeroU128 NonZeroUsize);
+owns_nothing!(AtomicBool AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize);
+owns_nothing!(AtomicU8 AtomicU16 AtomicU32 AtomicU64 AtomicUsize);
 owns_nothing!(core::time::Duration std::time::Instant std::time::SystemTime);
 
 impl<T: ?Sized> Relocate for &T {
@@ -131,6 +140,30 @@ impl Relocate for String {
     }
 }
 
+impl Relocate for OsString {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        let mut bytes = core::mem::take(self).into_encoded_bytes();
+        move_vec(&mut bytes, mover);
+        // SAFETY: the bytes of an `OsString`, wherever they lie.
+        *self = unsafe { OsString::from_encoded_bytes_unchecked(bytes) };
+    }
+}
+
+impl Relocate for Box<OsStr> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        // As long as its buffer, before and after: nothing is reallocated.
+        let mut string = core::mem::take(self).into_os_string();
+        string.relocate(mover);
+        *self = string.into_boxed_os_str();
+    }
+}
+
+impl Relocate for PathBuf {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.as_mut_os_string().relocate(mover);
+    }
+}
+
 impl<T: Relocate> Relocate for VecDeque<T> {
     fn relocate(&mut self, mover: &mut Mover<'_>) {
         // The buffer's start is not to be had; any element tells its slab. So an
@@ -143,6 +176,31 @@ impl<T: Relocate> Relocate for VecDeque<T> {
         let (front, back) = self.as_mut_slices();
         front.relocate(mover);
         back.relocate(mover);
+    }
+}
+
+/// The buffer and the elements. A heap of `std` gives no access to its elements
+/// in place, so it is taken apart and built anew with some comparisons for each
+/// of them; its order stays. Should `T::cmp` panic then, the elements are dropped,
+/// as in `BinaryHeap::from`.
+impl<T: Relocate + Ord> Relocate for BinaryHeap<T> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        /// Puts the elements back, whether their visit returns or panics.
+        struct PutBack<'a, T: Ord> {
+            heap: &'a mut BinaryHeap<T>,
+            elements: Vec<T>,
+        }
+        impl<T: Ord> Drop for PutBack<'_, T> {
+            fn drop(&mut self) {
+                *self.heap = BinaryHeap::from(core::mem::take(&mut self.elements));
+            }
+        }
+        // The largest is the first of the buffer.
+        let moves = self.peek().is_none_or(|first| mover.should_move(first));
+        if moves || core::mem::needs_drop::<T>() {
+            let elements = core::mem::take(self).into_vec();
+            PutBack { heap: self, elements }.elements.relocate(mover);
+        }
     }
 }
 
@@ -195,6 +253,22 @@ tuples!(A B C);
 tuples!(A B C D);
 tuples!(A B C D E);
 tuples!(A B C D E F);
+
+macro_rules! by_unique {
+    ($($pointer:ident)*) => { $(
+        /// What is inside, when nobody shares it: no other pointer, nor a weak one.
+        /// The block itself stays where it is: it holds counters beside the value,
+        /// in a layout that `std` keeps to itself.
+        impl<T: Relocate + ?Sized> Relocate for $pointer<T> {
+            fn relocate(&mut self, mover: &mut Mover<'_>) {
+                if let Some(it) = $pointer::get_mut(self) {
+                    it.relocate(mover);
+                }
+            }
+        }
+    )* };
+}
+by_unique!(Rc Arc);
 
 /// Cells give exclusive access to what is inside.
 macro_rules! by_get_mut {

@@ -12,7 +12,7 @@ use super::{Bin, Supply};
 use crate::class::Class;
 use crate::slab::{After, Protocol, Slab, Tag};
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -50,6 +50,8 @@ struct Pages<P: 'static> {
     slabs: Mutex<Vec<&'static Slab<P>>>,
     retired: Mutex<Vec<usize>>,
     cells: Vec<UnsafeCell<u32>>,
+    /// Not loom's: a count beside the protocol.
+    holes: AtomicU32,
 }
 
 // SAFETY: the cells are what loom watches.
@@ -77,13 +79,28 @@ impl<P: Protocol> Supply<P> for Pages<P> {
         for region in 0..CAPACITY as usize {
             self.write(index * CAPACITY as usize + region);
         }
+        self.holes.fetch_sub(slab.punched_pages(), Ordering::Relaxed);
         let mut retired = self.retired.lock().unwrap();
         assert!(!retired.contains(&index), "retired twice");
         retired.push(index);
     }
+
+    fn punched(&self, pages: u32) {
+        self.holes.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    fn refaulted(&self, pages: u32) {
+        self.holes.fetch_sub(pages, Ordering::Relaxed);
+    }
 }
 
 impl<P> Pages<P> {
+    /// What purging the pages of a slab does: writes to all of its cells.
+    fn overwrite(&self, start: *mut u8) {
+        let index = (start.addr() - FIRST) / SLAB_BYTES;
+        (0..CAPACITY as usize).for_each(|region| self.write(index * CAPACITY as usize + region));
+    }
+
     fn write(&self, cell: usize) {
         // SAFETY: loom checks that nobody else is at it.
         self.cells[cell].with_mut(|value| unsafe { *value += 1 });
@@ -93,8 +110,12 @@ impl<P> Pages<P> {
 impl<P: Protocol + 'static> World<P> {
     fn new() -> Arc<Self> {
         let cells = (0..SLABS * CAPACITY as usize).map(|_| UnsafeCell::new(0)).collect();
-        let supply =
-            Pages { slabs: Mutex::new(Vec::new()), retired: Mutex::new(Vec::new()), cells };
+        let supply = Pages {
+            slabs: Mutex::new(Vec::new()),
+            retired: Mutex::new(Vec::new()),
+            cells,
+            holes: AtomicU32::new(0),
+        };
         let tag = Tag::new(Class::new(4).unwrap(), 0);
         Arc::new(Self { bin: Bin::new(), supply, tag })
     }
@@ -138,6 +159,7 @@ impl<P: Protocol + 'static> World<P> {
         let (made, retired) =
             (self.supply.slabs.lock().unwrap().len(), self.supply.retired.lock().unwrap().len());
         assert_eq!(made, retired, "a slab was lost");
+        assert_eq!(self.supply.holes.load(Ordering::Relaxed), 0, "a hole was lost");
     }
 }
 
@@ -220,6 +242,47 @@ fn evacuation_against_return<P: Protocol + 'static>() {
         world.give_claimed();
         world.end();
     });
+}
+
+/// A listed slab is punched while its last region comes back and a refill may
+/// choose it.
+fn punch_against_return_and_refill<P: Protocol + 'static>() {
+    model(|| {
+        let world = World::<P>::new();
+        let held = world.claim(CAPACITY);
+        let more = world.claim(CAPACITY);
+        world.give(held[0]);
+        let last = held[1];
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || {
+                world.give(last);
+                world.claim(1)
+            })
+        };
+        let class = world.tag.class().unwrap();
+        let purge = |start: *mut u8, _, _| {
+            world.supply.overwrite(start);
+            true
+        };
+        world.bin.punch(class, 1, &world.supply, purge).expect("a whole slab");
+        let found = other.join().unwrap();
+        found.into_iter().chain(more).for_each(|at| world.give(at));
+        world.end();
+    });
+}
+
+#[test]
+fn shipped_punch_against_return_and_refill() {
+    punch_against_return_and_refill::<Small>();
+}
+
+/// Regions that come back without a release: the purge may go before the last
+/// owner's writes.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn twin_relaxed_return_to_a_punched_slab_is_caught() {
+    punch_against_return_and_refill::<RelaxedReturn>();
 }
 
 impl<P: Protocol + 'static> World<P> {
