@@ -6,6 +6,13 @@ use static_assertions::const_assert;
 /// 64 KiB on some aarch64 systems) page runs are rounded to the OS page, which
 /// is read at run time.
 pub const PAGE_BYTES: usize = 4096;
+/// The OS page is taken to be at least this large. `--cfg tallow_page_64k` tests
+/// on a system with small pages what happens on one with large ones.
+#[cfg(not(tallow_page_64k))]
+pub const LEAST_OS_PAGE_BYTES: usize = PAGE_BYTES;
+/// As above.
+#[cfg(tallow_page_64k)]
+pub const LEAST_OS_PAGE_BYTES: usize = 64 << 10;
 /// log2 of [`PAGE_BYTES`].
 pub const LG_PAGE: u32 = 12;
 

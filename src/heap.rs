@@ -134,7 +134,7 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
             unsafe { CENTRAL.large.resize(&CENTRAL.pages, at, old_size, new_size) }.then_some(at)
         }
         // A remapped block is aligned to a page, no further.
-        (false, false) if align <= crate::os::page_bytes() => {
+        (false, false) if align <= crate::os::mapping_align() => {
             // SAFETY: the caller's promise.
             unsafe { CENTRAL.huge.resize(at, old_size, new_size) }
         }

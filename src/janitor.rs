@@ -21,11 +21,12 @@
 
 use crate::arena::CENTRAL;
 use crate::pages::decay::EPOCHS;
+use crate::sync::{AtomicBool, Ordering};
 use crate::thread::{Cache, activity, generation, with_cache};
 use crate::{heap, os};
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle, park_timeout};
 use std::time::Duration;
 
 /// The janitor of a process: a forked child has none, whatever this says.
@@ -35,13 +36,13 @@ struct Janitor {
 }
 
 static JANITOR: Mutex<Option<Janitor>> = Mutex::new(None);
-/// Whether the janitor is to end.
-static STOP: Mutex<bool> = Mutex::new(false);
-static WAKE: Condvar = Condvar::new();
+/// Whether the janitor is to end. No lock: a fork while the janitor held one
+/// would leave it locked in the child.
+static STOP: AtomicBool = AtomicBool::new(false);
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The values are whole whatever panicked.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn janitor() -> MutexGuard<'static, Option<Janitor>> {
+    // The value is whole whatever panicked.
+    JANITOR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts the janitor, if it does not run already. In a forked child it must be
@@ -50,11 +51,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// The system gave no thread.
 pub fn start() -> io::Result<()> {
-    let mut janitor = lock(&JANITOR);
+    let mut janitor = janitor();
     if janitor.as_ref().is_some_and(|j| j.generation == generation()) {
         return Ok(());
     }
-    *lock(&STOP) = false;
+    // Relaxed: the thread that reads it is started, or woken, afterwards.
+    STOP.store(false, Ordering::Relaxed);
     // A parent's janitor cannot be joined here; its handle is let go.
     let thread = Builder::new().name("tallow janitor".into()).spawn(work)?;
     *janitor = Some(Janitor { generation: generation(), thread });
@@ -63,10 +65,10 @@ pub fn start() -> io::Result<()> {
 
 /// Ends the janitor and waits for it; nothing when none runs.
 pub fn stop() {
-    let Some(janitor) = lock(&JANITOR).take() else { return };
+    let Some(janitor) = janitor().take() else { return };
     if janitor.generation == generation() {
-        *lock(&STOP) = true;
-        WAKE.notify_all();
+        STOP.store(true, Ordering::Relaxed);
+        janitor.thread.thread().unpark();
         // A janitor that panicked has ended too.
         let _ = janitor.thread.join();
     }
@@ -74,7 +76,7 @@ pub fn stop() {
 
 /// Whether the janitor runs in this process.
 pub fn is_running() -> bool {
-    lock(&JANITOR).as_ref().is_some_and(|j| j.generation == generation())
+    janitor().as_ref().is_some_and(|j| j.generation == generation())
 }
 
 /// How long the janitor sleeps: one epoch of the decay clock.
@@ -85,10 +87,9 @@ fn nap(decay_ms: Option<u64>) -> Duration {
 
 fn work() {
     let (mut seen, mut quiet_naps) = (activity(), 0u32);
-    let mut stop = lock(&STOP);
-    while !*stop {
+    while !STOP.load(Ordering::Relaxed) {
         let decay_ms = CENTRAL.pages.decay_ms();
-        stop = WAKE.wait_timeout(stop, nap(decay_ms)).unwrap_or_else(PoisonError::into_inner).0;
+        park_timeout(nap(decay_ms));
         CENTRAL.pages.tick(os::now_ms());
         let now = activity();
         quiet_naps = if now == seen { quiet_naps + 1 } else { 0 };

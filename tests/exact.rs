@@ -50,6 +50,33 @@ fn requested_and_allocated_are_exact() {
     assert_eq!(after.huge_count, before.huge_count);
 }
 
+/// Runs before `main`, as constructors of linked C code do.
+#[cfg(target_os = "linux")]
+#[used]
+// SAFETY: the loader calls what stands in this section, with arguments that the
+// function ignores.
+#[unsafe(link_section = ".init_array")]
+static EARLY: extern "C" fn() = early;
+
+/// What `early` left behind.
+static FROM_BEFORE_MAIN: std::sync::Mutex<Option<Vec<String>>> = std::sync::Mutex::new(None);
+
+extern "C" fn early() {
+    let words = (0..1000).map(|i| format!("word {i}")).collect();
+    if let Ok(mut place) = FROM_BEFORE_MAIN.lock() {
+        *place = Some(words);
+    }
+}
+
+fn blocks_from_before_main_live_on() {
+    let words = FROM_BEFORE_MAIN.lock().expect("no panic").take();
+    if cfg!(target_os = "linux") {
+        let words = words.expect("the constructor ran");
+        assert!(words.iter().enumerate().all(|(i, word)| *word == format!("word {i}")));
+    }
+    balanced();
+}
+
 fn a_snapshot_allocates_nothing() {
     let before = tallow::stats();
     let (mut views, calls) = ([tallow::SlabView::default(); 64], before.os_calls);
@@ -187,7 +214,8 @@ fn main() -> ExitCode {
         // The listing that test runners ask for.
         [_, "--list", ..] => {}
         _ => {
-            let tests: [(&str, fn()); 4] = [
+            let tests: [(&str, fn()); 5] = [
+                ("blocks_from_before_main_live_on", blocks_from_before_main_live_on),
                 ("requested_and_allocated_are_exact", requested_and_allocated_are_exact),
                 ("a_snapshot_allocates_nothing", a_snapshot_allocates_nothing),
                 (

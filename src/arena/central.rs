@@ -233,6 +233,16 @@ impl Central {
         pages << LG_PAGE
     }
 
+    /// In a forked child: a thread of the parent that was punching, between two
+    /// slabs, does not go on here.
+    ///
+    /// # Safety
+    /// The caller is the only thread.
+    pub(crate) unsafe fn recover_in_child(&self) {
+        // SAFETY: nobody else can hold it.
+        unsafe { self.punching.raw_unlock() };
+    }
+
     /// Lets go of all owned slabs, so that empty ones go back to the page heap.
     pub(crate) fn disown_all(&self) {
         for arena in &self.arenas {

@@ -103,12 +103,18 @@ pub(crate) fn page_bytes() -> usize {
     // Relaxed: every thread computes the same value.
     match PAGE.load(Ordering::Relaxed) {
         0 => {
-            let bytes = unix::read_page_bytes().max(crate::config::PAGE_BYTES);
+            let bytes = unix::read_page_bytes().max(crate::config::LEAST_OS_PAGE_BYTES);
             PAGE.store(bytes, Ordering::Relaxed);
             bytes
         }
         bytes => bytes,
     }
+}
+
+/// What every mapping is aligned to: the OS page, also where a larger one is
+/// pretended for a test.
+pub(crate) fn mapping_align() -> usize {
+    unix::read_page_bytes()
 }
 
 /// Reserves `bytes` of readable, writable, zero memory at a multiple of

@@ -21,7 +21,8 @@ pub(crate) fn processors() -> usize {
 /// Reserves more than is asked for where the alignment needs it, and gives the
 /// ends back.
 pub(super) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    let slack = if align > super::page_bytes() { align } else { 0 };
+    let align = align.max(super::page_bytes());
+    let slack = if align > super::mapping_align() { align } else { 0 };
     let whole = bytes.checked_add(slack)?;
     if whole > isize::MAX as usize {
         return None;

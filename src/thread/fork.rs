@@ -94,6 +94,8 @@ pub(super) unsafe extern "C" fn after_fork_in_child() {
     });
     // SAFETY: the page heap's lock is held, and this is the only thread.
     unsafe { CENTRAL.pages.recover_in_child() };
+    // SAFETY: this is the only thread.
+    unsafe { CENTRAL.recover_in_child() };
     // SAFETY: everything is held, by the parent's handler.
     unsafe { let_everything_go() };
 }

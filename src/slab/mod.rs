@@ -31,19 +31,15 @@
 //!    +------- live = 0 ------ evacuating <--- defragmentation -------+
 //! ```
 //!
-//! *Punching* gives the pages of a partial slab back on which no region is live.
-//! The puncher claims all regions that touch such a page, as any other owner
-//! would (count, then bits), purges the page, notes it in `punched`, and returns
-//! them. Whoever takes a region of that page later strikes the note out.
-//! - L4: a bit of `punched` is set only while all regions on the page are held
-//!   by the puncher, and before they are returned.
+//! Pages of a partial slab on which no region is live can be purged: `punch`.
 //!
 //! A set bit that is returned again is a double free: found out exactly, since
 //! the old word comes back from the atomic operation.
 
+mod punch;
+
 use crate::bits::{mask, take_bits};
 use crate::class::Class;
-use crate::config::PAGE_BYTES;
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, spin};
 use core::marker::PhantomData;
@@ -70,9 +66,6 @@ pub(crate) trait Protocol {
 #[derive(Debug)]
 pub(crate) struct Shipped;
 impl Protocol for Shipped {}
-
-/// Words of the longest bit set.
-const MAX_WORDS: usize = 64;
 
 /// What a slab is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -387,137 +380,6 @@ impl<P: Protocol> Slab<P> {
         }
         self.hint.store(w as u32, Ordering::Relaxed);
         refaults
-    }
-
-    /// Strikes out the pages that the regions `bits` of word `w` touch; returns
-    /// how many were noted as punched.
-    #[cold]
-    fn strike_out(&self, tag: Tag, w: usize, mut bits: u64) -> u32 {
-        let Some(class) = tag.class() else { return 0 };
-        let region = class.info().region_bytes as usize;
-        let mut pages = 0;
-        while bits != 0 {
-            let at = (w * 64 + bits.trailing_zeros() as usize) * region;
-            bits &= bits - 1;
-            let (first, last) = (at / PAGE_BYTES, (at + region - 1) / PAGE_BYTES);
-            pages |= mask(first, last - first + 1);
-        }
-        // Relaxed: who strikes a page out owns a region on it.
-        (self.punched.fetch_and(!pages, Ordering::Relaxed) & pages).count_ones()
-    }
-
-    /// Pages without memory behind them.
-    pub(crate) fn punched_pages(&self) -> u32 {
-        self.punched.load(Ordering::Relaxed).count_ones()
-    }
-
-    /// Purges the pages on which no region is live, in whole units of
-    /// `unit_pages`: `purge(first, pages)` does it and says whether it could. The
-    /// caller holds the bin's lock, and the slab is partial. Returns the pages
-    /// purged, and what to do then.
-    pub(crate) fn punch(
-        &self,
-        class: Class,
-        unit_pages: usize,
-        mut purge: impl FnMut(usize, usize) -> bool,
-    ) -> Result<(u32, After), Corruption> {
-        let region = class.info().region_bytes as usize;
-        let used_pages = (region * usize::from(self.capacity)).div_ceil(PAGE_BYTES);
-        let (mut mine, mut counted, mut ours) = ([0; MAX_WORDS], 0, 0u64);
-        for page in (0..used_pages).step_by(unit_pages) {
-            let unit = mask(page, unit_pages);
-            // Relaxed: only punchers set bits, and the lock lets one at a time.
-            if self.punched.load(Ordering::Relaxed) & unit == 0 {
-                let first = page * PAGE_BYTES / region;
-                let end = ((page + unit_pages) * PAGE_BYTES).div_ceil(region);
-                let end = end.min(usize::from(self.capacity));
-                let (n, whole) = self.take_range(first, end, &mut mine);
-                counted += n;
-                ours |= if whole { unit } else { 0 };
-            }
-        }
-        let (mut done, mut rest) = (0, ours);
-        while rest != 0 {
-            let first = rest.trailing_zeros() as usize;
-            let pages = (!(rest >> first)).trailing_zeros() as usize;
-            let run = mask(first, pages);
-            rest &= !run;
-            done |= if purge(first, pages) { run } else { 0 };
-        }
-        // Before the bits come back (L4); whoever takes one sees this.
-        self.punched.fetch_or(done, Ordering::Relaxed);
-        for (w, &bits) in mine.iter().enumerate().filter(|(_, bits)| **bits != 0) {
-            self.put(w, bits)?;
-        }
-        let after = if counted > 0 { self.lower(counted)? } else { After::Nothing };
-        Ok((done.count_ones(), after))
-    }
-
-    /// Claims the regions `first..end`, if all of them are free or in `mine`
-    /// already, and adds them there. Returns by how much the count was raised,
-    /// and whether all of them were had.
-    fn take_range(&self, first: usize, end: usize, mine: &mut [u64; MAX_WORDS]) -> (u32, bool) {
-        let words = self.words();
-        let parts = || {
-            (first / 64..end.div_ceil(64)).map(|w| {
-                let from = first.max(w * 64);
-                (w, mask(from % 64, end.min(w * 64 + 64) - from))
-            })
-        };
-        let mut n = 0;
-        for (w, bits) in parts() {
-            let need = bits & !mine[w];
-            // Relaxed: a look before the attempt.
-            if words[w].load(Ordering::Relaxed) & need != need {
-                return (0, false);
-            }
-            n += need.count_ones();
-        }
-        if n > 0 && !self.raise(n) {
-            return (0, false);
-        }
-        let mut whole = true;
-        for (w, bits) in parts() {
-            let need = bits & !mine[w];
-            let got = words[w].fetch_and(!need, P::TAKE_BITS) & need;
-            mine[w] |= got;
-            // A claim that was counted while the slab was owned may be faster.
-            whole &= got == need;
-        }
-        (n, whole)
-    }
-
-    /// Counts `n` more regions of a partial slab, if there is room for them.
-    fn raise(&self, n: u32) -> bool {
-        let mut seen = self.header();
-        loop {
-            if seen.state() != State::Partial || seen.live() + n > u32::from(self.capacity) {
-                return false;
-            }
-            // Acquire: as in `claim`.
-            match self.header.compare_exchange_weak(
-                seen.0,
-                seen.0 + u64::from(n),
-                Ordering::Acquire,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => return true,
-                Err(now) => seen = Header(now),
-            }
-        }
-    }
-
-    /// Whether no region is taken on any page that is noted as punched.
-    pub(crate) fn punched_is_free(&self, class: Class) -> bool {
-        let region = class.info().region_bytes as usize;
-        let punched = self.punched.load(Ordering::Relaxed);
-        (0..usize::from(self.capacity)).all(|index| {
-            // Relaxed: for audits, when nobody else is at work.
-            let free = self.words()[index / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 1;
-            let (first, last) =
-                (index * region / PAGE_BYTES, (index * region + region - 1) / PAGE_BYTES);
-            free || punched & mask(first, last - first + 1) == 0
-        })
     }
 
     /// The region that starts at `address`, which lies in this slab.
