@@ -57,7 +57,7 @@ pub fn start() -> io::Result<()> {
     }
     // Relaxed: the thread that reads it is started, or woken, afterwards.
     STOP.store(false, Ordering::Relaxed);
-    // A parent's janitor cannot be joined here; its handle is let go.
+    forget_parents(janitor.take());
     let thread = Builder::new().name("tallow janitor".into()).spawn(work)?;
     *janitor = Some(Janitor { generation: generation(), thread });
     Ok(())
@@ -65,12 +65,25 @@ pub fn start() -> io::Result<()> {
 
 /// Ends the janitor and waits for it; nothing when none runs.
 pub fn stop() {
-    let Some(janitor) = janitor().take() else { return };
-    if janitor.generation == generation() {
-        STOP.store(true, Ordering::Relaxed);
-        janitor.thread.thread().unpark();
-        // A janitor that panicked has ended too.
-        let _ = janitor.thread.join();
+    // The lock is kept until the janitor has ended, so that nobody starts another
+    // one meanwhile. The janitor itself never takes it.
+    let mut place = janitor();
+    match place.take() {
+        Some(janitor) if janitor.generation == generation() => {
+            STOP.store(true, Ordering::Relaxed);
+            janitor.thread.thread().unpark();
+            // A janitor that panicked has ended too.
+            let _ = janitor.thread.join();
+        }
+        inherited => forget_parents(inherited),
+    }
+}
+
+/// Lets go of a handle that a forked child has inherited. Dropping it would
+/// detach a thread by a number that may be another one's here.
+fn forget_parents(inherited: Option<Janitor>) {
+    if let Some(janitor) = inherited {
+        core::mem::forget(janitor.thread);
     }
 }
 
@@ -81,26 +94,30 @@ pub fn is_running() -> bool {
 
 /// How long the janitor sleeps: one epoch of the decay clock.
 fn nap(decay_ms: Option<u64>) -> Duration {
-    let ms = decay_ms.map_or(1000, |ms| ms / EPOCHS as u64);
+    let ms = decay_ms.filter(|&ms| ms > 0).map_or(1000, |ms| ms / EPOCHS as u64);
     Duration::from_millis(ms.clamp(10, 1000))
 }
 
 fn work() {
-    let (mut seen, mut quiet_naps) = (activity(), 0u32);
+    let (mut seen, mut quiet_naps, mut done) = (activity(), 0u32, false);
     while !STOP.load(Ordering::Relaxed) {
         let decay_ms = CENTRAL.pages.decay_ms();
         park_timeout(nap(decay_ms));
         CENTRAL.pages.tick(os::now_ms());
         let now = activity();
-        quiet_naps = if now == seen { quiet_naps + 1 } else { 0 };
-        seen = now;
+        if now != seen {
+            (seen, quiet_naps, done) = (now, 0, false);
+            continue;
+        }
+        quiet_naps = quiet_naps.saturating_add(1);
         // Nobody has taken a slow path for a quarter of the decay time: the
         // caches are of no use, and may pin slabs. Once, until somebody does.
-        if decay_ms.is_some() && quiet_naps == EPOCHS as u32 / 4 {
+        if decay_ms.is_some() && !done && quiet_naps >= EPOCHS as u32 / 4 {
             with_cache(Cache::recall_all);
             CENTRAL.disown_all();
             CENTRAL.punch_holes();
             seen = activity();
+            done = true;
         }
     }
 }

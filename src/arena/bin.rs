@@ -194,7 +194,6 @@ impl<P: Protocol> Bin<P> {
     pub(crate) fn punch(
         &self,
         class: Class,
-        unit_pages: usize,
         supply: &impl Supply<P>,
         mut purge: impl FnMut(*mut u8, usize, usize) -> bool,
     ) -> Result<u64, Corruption> {
@@ -209,10 +208,9 @@ impl<P: Protocol> Bin<P> {
                     let it = unsafe { slab.as_ref() };
                     lists.cursor = Lists::links(it).next.cast();
                     let start = it.start();
-                    let (pages, after) =
-                        it.punch(class, unit_pages, |first, n| purge(start, first, n))?;
+                    let purge = |first, n| purge(start, first, n);
+                    let (pages, after) = it.punch(class, purge, |n| supply.punched(n))?;
                     punched += u64::from(pages);
-                    supply.punched(pages);
                     // Its regions may all have come back meanwhile.
                     if after == After::Settle && lists.settle(it, it.header().tag()) {
                         supply.retire(slab);

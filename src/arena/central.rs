@@ -214,7 +214,6 @@ impl Central {
     /// thread is at it.
     pub(crate) fn punch_holes(&self) -> usize {
         let Some(_punching) = self.punching.try_lock() else { return 0 };
-        let unit_pages = os::page_bytes() >> LG_PAGE;
         let purge = |start: *mut u8, first: usize, pages: usize| {
             let at = NonNull::new(start.wrapping_add(first << LG_PAGE));
             // SAFETY: the pages belong to a slab, and all regions that touch
@@ -224,7 +223,7 @@ impl Central {
         let mut pages = 0;
         for arena in &self.arenas {
             for (class, bin) in Class::all().zip(&arena.bins) {
-                match bin.punch(class, unit_pages, self, purge) {
+                match bin.punch(class, self, purge) {
                     Ok(n) => pages += n as usize,
                     Err(what) => os::abort(what),
                 }

@@ -16,6 +16,24 @@ use crate::sync::Ordering;
 /// Words of the longest bit set.
 const MAX_WORDS: usize = 64;
 
+/// Pages that the kernel backs together.
+#[cfg(not(loom))]
+fn unit_pages() -> usize {
+    crate::os::page_bytes() / PAGE_BYTES
+}
+#[cfg(loom)]
+fn unit_pages() -> usize {
+    1
+}
+
+/// The pages that are backed when `region` bytes at `offset` are written.
+fn pages_of(offset: usize, region: usize) -> u64 {
+    let unit_bytes = unit_pages() * PAGE_BYTES;
+    let first = offset / unit_bytes * unit_pages();
+    let end = (offset + region).div_ceil(unit_bytes) * unit_pages();
+    mask(first, end - first)
+}
+
 impl<P: Protocol> Slab<P> {
     /// Strikes out the pages that the regions `bits` of word `w` touch; returns
     /// how many were noted as punched.
@@ -27,8 +45,7 @@ impl<P: Protocol> Slab<P> {
         while bits != 0 {
             let at = (w * 64 + bits.trailing_zeros() as usize) * region;
             bits &= bits - 1;
-            let (first, last) = (at / PAGE_BYTES, (at + region - 1) / PAGE_BYTES);
-            pages |= mask(first, last - first + 1);
+            pages |= pages_of(at, region);
         }
         // Relaxed: who strikes a page out owns a region on it.
         (self.punched.fetch_and(!pages, Ordering::Relaxed) & pages).count_ones()
@@ -39,16 +56,17 @@ impl<P: Protocol> Slab<P> {
         self.punched.load(Ordering::Relaxed).count_ones()
     }
 
-    /// Purges the pages on which no region is live, in whole units of
-    /// `unit_pages`: `purge(first, pages)` does it and says whether it could. The
-    /// caller holds the bin's lock, and the slab is partial. Returns the pages
-    /// purged, and what to do then.
+    /// Purges the pages on which no region is live, in whole OS pages:
+    /// `purge(first, pages)` does it and says whether it could, `book(pages)`
+    /// enters the pages purged. The caller holds the bin's lock, and the slab is
+    /// partial. Returns the pages, and what to do then.
     pub(crate) fn punch(
         &self,
         class: Class,
-        unit_pages: usize,
         mut purge: impl FnMut(usize, usize) -> bool,
+        book: impl FnOnce(u32),
     ) -> Result<(u32, After), Corruption> {
+        let unit_pages = unit_pages();
         let region = class.info().region_bytes as usize;
         let used_pages = (region * usize::from(self.capacity)).div_ceil(PAGE_BYTES);
         let (mut mine, mut counted, mut ours) = ([0; MAX_WORDS], 0, 0u64);
@@ -74,6 +92,7 @@ impl<P: Protocol> Slab<P> {
         }
         // Before the bits come back (L4); whoever takes one sees this.
         self.punched.fetch_or(done, Ordering::Relaxed);
+        book(done.count_ones());
         for (w, &bits) in mine.iter().enumerate().filter(|(_, bits)| **bits != 0) {
             self.put(w, bits)?;
         }
@@ -142,9 +161,7 @@ impl<P: Protocol> Slab<P> {
         (0..usize::from(self.capacity)).all(|index| {
             // Relaxed: for audits, when nobody else is at work.
             let free = self.words()[index / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 1;
-            let (first, last) =
-                (index * region / PAGE_BYTES, (index * region + region - 1) / PAGE_BYTES);
-            free || punched & mask(first, last - first + 1) == 0
+            free || punched & pages_of(index * region, region) == 0
         })
     }
 }

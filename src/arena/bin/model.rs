@@ -265,11 +265,39 @@ fn punch_against_return_and_refill<P: Protocol + 'static>() {
             world.supply.overwrite(start);
             true
         };
-        world.bin.punch(class, 1, &world.supply, purge).expect("a whole slab");
+        world.bin.punch(class, &world.supply, purge).expect("a whole slab");
         let found = other.join().unwrap();
         found.into_iter().chain(more).for_each(|at| world.give(at));
         world.end();
     });
+}
+
+/// A claim was counted while the slab was owned; before it has its bit the slab
+/// is let go and punched.
+fn punch_against_claim_on_its_way<P: Protocol + 'static>() {
+    model(|| {
+        let world = World::<P>::new();
+        let held = world.claim(1);
+        world.give(held[0]);
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || world.claim(1))
+        };
+        world.bin.disown(&world.supply);
+        let class = world.tag.class().unwrap();
+        let purge = |start: *mut u8, _, _| {
+            world.supply.overwrite(start);
+            true
+        };
+        world.bin.punch(class, &world.supply, purge).expect("a whole slab");
+        other.join().unwrap().into_iter().for_each(|at| world.give(at));
+        world.end();
+    });
+}
+
+#[test]
+fn shipped_punch_against_claim_on_its_way() {
+    punch_against_claim_on_its_way::<Small>();
 }
 
 #[test]
