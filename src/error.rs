@@ -43,6 +43,8 @@ pub(crate) enum Corruption {
     Interior { address: usize, region_bytes: usize },
     /// The layout given back differs from the one that was asked for.
     Layout { address: usize, freed_bytes: usize, owned_bytes: usize },
+    /// More regions were taken out of a thread's cache than it held.
+    Cache { held: usize, taken: usize },
     /// A header does not say what it must say.
     Header { address: usize, word: u64 },
 }
@@ -65,6 +67,9 @@ impl fmt::Display for Corruption {
                 f,
                 "free of {address:#x} as a class of {freed_bytes} bytes, but it was allocated as one of {owned_bytes} bytes: the layouts differ"
             ),
+            Self::Cache { held, taken } => {
+                write!(f, "a thread cache held {held} regions, but {taken} were taken out of it")
+            }
             Self::Header { address, word } => {
                 write!(f, "the header at {address:#x} is corrupt (word {word:#x})")
             }

@@ -22,6 +22,14 @@ fn balanced() {
     }
 }
 
+/// Ends the other threads, also when an assertion fails.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// A small generator, so that every run is the same.
 struct Random(u64);
 impl Random {
@@ -357,6 +365,7 @@ fn purges_under_load_neither_lose_nor_double_a_block() {
     let _alone = alone();
     let stop = std::sync::atomic::AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for id in 0..3u64 {
             let stop = &stop;
             scope.spawn(move || {
@@ -387,7 +396,6 @@ fn purges_under_load_neither_lose_nor_double_a_block() {
                 balanced();
             }
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     balanced();
 }
@@ -397,13 +405,6 @@ fn purges_under_load_neither_lose_nor_double_a_block() {
 fn forked_children_have_a_whole_heap() {
     let _alone = alone();
     let stop = std::sync::atomic::AtomicBool::new(false);
-    /// Ends the other threads, also when an assertion fails.
-    struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
     thread::scope(|scope| {
         let _stop = Stop(&stop);
         for seed in 0..4 {

@@ -5,6 +5,7 @@ use super::record::{ITEMS_AT, Record, Shared, each_record, orphan};
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{BLOCK_TICK_EVERY, MAGAZINE_START, TICK_EVERY};
+use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
 use crate::os;
 use crate::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering, light_fence};
@@ -300,7 +301,7 @@ impl Cache {
         let taken = usize::from(core::mem::take(&mut shared.taken[class.index()]));
         let n = self.cached(class, items);
         // SAFETY: `taken` of the `n` items are gone, the rest lie behind them.
-        give_back(shared, class, unsafe { items.add(taken) }, n - taken);
+        give_back(shared, class, unsafe { items.add(taken) }, rest(n, taken));
         let magazine = &self.magazines[class.index()];
         magazine.cur.store(ptr::null_mut(), Ordering::Relaxed);
         magazine.set_bounds(ptr::null_mut(), ptr::null_mut());
@@ -450,6 +451,15 @@ fn take_recalled(shared: &mut Shared, record: &Record) {
             give_back(shared, class, unsafe { items.add(taken) }, below_top - taken);
             shared.taken[class.index()] = below_top as u16;
         }
+    }
+}
+
+/// What is left of `n` items of which `taken` are gone. More cannot be gone than
+/// there were (T3); to go on from there would hand out memory twice.
+pub(super) fn rest(n: usize, taken: usize) -> usize {
+    match n.checked_sub(taken) {
+        Some(rest) => rest,
+        None => os::abort(Corruption::Cache { held: n, taken }),
     }
 }
 
