@@ -92,6 +92,12 @@ mod face {
     pub fn purge() -> u64 {
         crate::heap::purge() as u64
     }
+
+    /// [`purge`] by another name, for those who look for what reaches the caches
+    /// of all threads.
+    pub fn purge_all() -> u64 {
+        purge()
+    }
 }
 #[cfg(not(loom))]
 pub use face::*;

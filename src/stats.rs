@@ -17,6 +17,7 @@ use crate::arena::CENTRAL;
 use crate::arena::bin::SlabCounts;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::LG_PAGE;
+use crate::defrag::{self, DefragStats};
 use crate::os::{self, OsCalls};
 use crate::segment::Entry;
 use crate::slab::Slab;
@@ -51,6 +52,10 @@ pub struct ClassStats {
     pub regions_free: u64,
     /// `regions_live * region_bytes`.
     pub allocated_bytes: u64,
+    /// Regions moved by defragmentation so far.
+    pub regions_moved: u64,
+    /// Slabs emptied by defragmentation so far.
+    pub slabs_emptied: u64,
 }
 
 impl ClassStats {
@@ -58,6 +63,17 @@ impl ClassStats {
     pub fn utilisation(&self) -> f64 {
         let all = self.regions_live + self.regions_cached + self.regions_free;
         if all == 0 { 1.0 } else { self.regions_live as f64 / all as f64 }
+    }
+
+    /// Bytes of slabs that defragmentation could empty: so many slabs as there
+    /// are whole slabs' worth of free regions.
+    pub fn evacuable_bytes(&self) -> u64 {
+        let all = self.regions_live + self.regions_cached + self.regions_free;
+        match all.checked_div(self.slabs) {
+            // `capacity` regions to a slab.
+            Some(capacity) if capacity > 0 => self.regions_free / capacity * self.slab_bytes,
+            _ => 0,
+        }
     }
 }
 
@@ -104,6 +120,8 @@ pub struct Snapshot {
     pub huge_bytes: u64,
     /// Calls of the operating system.
     pub os_calls: OsCalls,
+    /// What defragmentation has done so far.
+    pub defrag: DefragStats,
     /// Figures by size class, smallest first.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_list"))]
     pub classes: [ClassStats; CLASS_COUNT],
@@ -167,7 +185,16 @@ pub fn stats() -> Snapshot {
         huge_count: huge.count as u64,
         huge_bytes: huge.bytes as u64,
         os_calls: os::calls(),
+        defrag: defrag::BOOKS.stats(),
         classes,
+    }
+}
+
+impl Snapshot {
+    /// Bytes of slabs that a pass of defragmentation over all of the program's
+    /// data would empty, about. See [`ClassStats::evacuable_bytes`].
+    pub fn evacuable_bytes(&self) -> u64 {
+        self.classes.iter().map(ClassStats::evacuable_bytes).sum()
     }
 }
 
@@ -191,6 +218,7 @@ fn class_stats(class: Class, slabs: &SlabCounts, books: &Books) -> ClassStats {
     let claimed = books.claimed[class.index()].clamp(0, all as i64) as u64;
     let cached = (books.cached[class.index()].max(0) as u64).min(claimed);
     let region_bytes = u64::from(info.region_bytes);
+    let (regions_moved, slabs_emptied) = defrag::BOOKS.of_class(class);
     ClassStats {
         region_bytes,
         slab_bytes: info.slab_bytes() as u64,
@@ -203,6 +231,8 @@ fn class_stats(class: Class, slabs: &SlabCounts, books: &Books) -> ClassStats {
         regions_cached: cached,
         regions_free: all - claimed,
         allocated_bytes: (claimed - cached) * region_bytes,
+        regions_moved,
+        slabs_emptied,
     }
 }
 
@@ -321,6 +351,18 @@ impl fmt::Display for Snapshot {
             "OS calls: {} reserve, {} release, {} purge, {} remap, {} failed",
             os.reserve, os.release, os.purge, os.remap, os.failed
         )?;
+        let d = &self.defrag;
+        if d.passes > 0 {
+            writeln!(
+                f,
+                "defragmentation: {} passes, {} moved, {} released, longest step {:.1} ms; a pass would release {}",
+                d.passes,
+                Human(d.moved_bytes),
+                Human(d.released_bytes),
+                d.longest_step_ns as f64 / 1e6,
+                Human(self.evacuable_bytes())
+            )?;
+        }
         writeln!(
             f,
             "\n region     slab   slabs   full  part.  evac.        live    cached      free   allocated  used"

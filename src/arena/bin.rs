@@ -17,7 +17,7 @@ mod model;
 
 use crate::class::Class;
 use crate::error::Corruption;
-use crate::lock::{Guard, Lock};
+use crate::lock::Lock;
 use crate::slab::{After, Links, Protocol, Shipped, Slab, State, Tag, quarter};
 use crate::sync::{AtomicPtr, Ordering, const_unless_loom};
 use core::ptr::{self, NonNull};
@@ -38,6 +38,8 @@ pub(crate) trait Supply<P: Protocol> {
 /// Lists: the four quarters of occupancy, and the evacuating slabs.
 const LISTS: usize = 5;
 const EVACUATING: usize = 4;
+const PUNCHING: usize = 0;
+const PLANNING: usize = 1;
 /// Slabs punched while the lock is held.
 const PUNCH_BATCH: usize = 8;
 
@@ -54,12 +56,19 @@ pub(crate) struct Lists<P> {
     heads: [*mut Slab<P>; LISTS],
     counts: [usize; LISTS],
     full: usize,
-    /// The slab that punching goes on with.
-    cursor: *mut Slab<P>,
+    /// The slabs that punching and planning go on with.
+    cursors: [*mut Slab<P>; 2],
 }
 
 // SAFETY: the slabs are shared by design, their links used under the lock.
 unsafe impl<P> Send for Lists<P> {}
+
+/// How far a look at a bin's partial slabs has come. See [`Bin::look`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Walk {
+    list: usize,
+    started: bool,
+}
 
 /// The slabs of one class in one arena.
 pub(crate) struct Bin<P = Shipped> {
@@ -72,7 +81,7 @@ impl<P: Protocol> Bin<P> {
         pub(crate) fn new() -> Bin<P> {
             Bin {
                 owned: AtomicPtr::new(ptr::null_mut()),
-                lists: Lock::new(Lists { heads: [ptr::null_mut(); LISTS], counts: [0; LISTS], full: 0, cursor: ptr::null_mut() }),
+                lists: Lock::new(Lists { heads: [ptr::null_mut(); LISTS], counts: [0; LISTS], full: 0, cursors: [ptr::null_mut(); 2] }),
             }
         }
     }
@@ -174,18 +183,54 @@ impl<P: Protocol> Bin<P> {
         }
     }
 
-    /// Makes all evacuating slabs partial again; returns how many there were.
-    pub(crate) fn spare(&self, supply: &impl Supply<P>) -> usize {
+    /// Looks at up to `most` partial slabs more and marks those as evacuating for
+    /// which `marks(live regions)` says so. Returns how many it looked at: fewer
+    /// than `most` when it is through. One walk at a time.
+    pub(crate) fn look(
+        &self,
+        walk: &mut Walk,
+        most: usize,
+        mut marks: impl FnMut(u32) -> bool,
+    ) -> usize {
+        let (mut lists, mut looked) = (self.lists.lock(), 0);
+        while walk.list < EVACUATING {
+            if !walk.started {
+                lists.cursors[PLANNING] = lists.heads[walk.list];
+                walk.started = true;
+            }
+            // SAFETY: slabs in lists are valid, and a cursor leaves a slab with it.
+            while let Some(slab) = unsafe { lists.cursors[PLANNING].as_ref() } {
+                if looked == most {
+                    return looked;
+                }
+                looked += 1;
+                lists.cursors[PLANNING] = Lists::links(slab).next.cast();
+                if marks(slab.header().live()) {
+                    lists.remove(slab);
+                    slab.change_state(State::Partial, |_| State::Evacuating);
+                    lists.insert(slab, EVACUATING);
+                }
+            }
+            *walk = Walk { list: walk.list + 1, started: false };
+        }
+        looked
+    }
+
+    /// Makes up to `most` evacuating slabs partial again. Returns how many there
+    /// were, and how many of them were empty.
+    pub(crate) fn spare(&self, supply: &impl Supply<P>, most: usize) -> (usize, usize) {
         let mut lists = self.lists.lock();
-        let mut spared = 0;
-        while let Some((slab, empty)) = lists.spare_one() {
+        let (mut handled, mut empties) = (0, 0);
+        while handled < most
+            && let Some((slab, empty)) = lists.spare_one()
+        {
+            handled += 1;
             if empty {
                 supply.retire(slab);
-            } else {
-                spared += 1;
+                empties += 1;
             }
         }
-        spared
+        (handled, empties)
     }
 
     /// Purges the pages of partial slabs on which no region is live, a few slabs
@@ -200,13 +245,13 @@ impl<P: Protocol> Bin<P> {
         let mut punched = 0;
         for list in 0..EVACUATING {
             let mut lists = self.lists.lock();
-            lists.cursor = lists.heads[list];
+            lists.cursors[PUNCHING] = lists.heads[list];
             loop {
                 for _ in 0..PUNCH_BATCH {
-                    let Some(slab) = NonNull::new(lists.cursor) else { break };
+                    let Some(slab) = NonNull::new(lists.cursors[PUNCHING]) else { break };
                     // SAFETY: slabs in lists are valid.
                     let it = unsafe { slab.as_ref() };
-                    lists.cursor = Lists::links(it).next.cast();
+                    lists.cursors[PUNCHING] = Lists::links(it).next.cast();
                     let start = it.start();
                     let purge = |first, n| purge(start, first, n);
                     let (pages, after) = it.punch(class, purge, |n| supply.punched(n))?;
@@ -216,7 +261,7 @@ impl<P: Protocol> Bin<P> {
                         supply.retire(slab);
                     }
                 }
-                if lists.cursor.is_null() {
+                if lists.cursors[PUNCHING].is_null() {
                     break;
                 }
                 drop(lists);
@@ -224,10 +269,6 @@ impl<P: Protocol> Bin<P> {
             }
         }
         Ok(punched)
-    }
-
-    pub(crate) fn lock(&self) -> Guard<'_, Lists<P>> {
-        self.lists.lock()
     }
 
     pub(crate) fn counts(&self) -> SlabCounts {
@@ -340,42 +381,6 @@ impl<P: Protocol> Lists<P> {
         None
     }
 
-    /// Counts the partial slabs by their number of live regions.
-    pub(crate) fn histogram(&self, by_live: &mut [u32]) {
-        for list in 0..EVACUATING {
-            self.each(list, |slab| {
-                if let Some(n) = by_live.get_mut(slab.header().live() as usize) {
-                    *n += 1;
-                }
-            });
-        }
-    }
-
-    /// Marks as evacuating all partial slabs with fewer than `below` live
-    /// regions, and up to `more` with exactly so many. Returns how many slabs
-    /// and how many live regions.
-    pub(crate) fn evacuate(&mut self, below: u32, more: u32) -> (usize, u64) {
-        let (mut left, mut slabs, mut regions) = (more, 0, 0);
-        for list in 0..EVACUATING {
-            let mut at = self.heads[list];
-            // SAFETY: slabs in lists are valid.
-            while let Some(slab) = unsafe { at.as_ref() } {
-                at = Self::links(slab).next.cast();
-                let live = slab.header().live();
-                let extra = live == below && left > 0;
-                if live < below || extra {
-                    left -= u32::from(extra);
-                    self.remove(slab);
-                    slab.change_state(State::Partial, |_| State::Evacuating);
-                    self.insert(slab, EVACUATING);
-                    slabs += 1;
-                    regions += u64::from(live);
-                }
-            }
-        }
-        (slabs, regions)
-    }
-
     /// Makes one evacuating slab partial again, or takes it out of the lists when
     /// it is empty and must be retired; `None` when none is left.
     fn spare_one(&mut self) -> Option<(NonNull<Slab<P>>, bool)> {
@@ -392,15 +397,6 @@ impl<P: Protocol> Lists<P> {
             self.insert(it, quarter(live, it.capacity()));
         }
         Some((slab, live == 0))
-    }
-
-    fn each(&self, list: usize, mut f: impl FnMut(&Slab<P>)) {
-        let mut at = self.heads[list];
-        // SAFETY: slabs in lists are valid.
-        while let Some(slab) = unsafe { at.as_ref() } {
-            f(slab);
-            at = Self::links(slab).next.cast();
-        }
     }
 
     fn links(slab: &Slab<P>) -> Links {
@@ -449,8 +445,10 @@ impl<P: Protocol> Lists<P> {
     fn remove(&mut self, slab: &Slab<P>) {
         let Links { prev, next } = Self::links(slab);
         let list = self.list_of(slab);
-        if ptr::eq(self.cursor, slab) {
-            self.cursor = next.cast();
+        for cursor in &mut self.cursors {
+            if ptr::eq(*cursor, slab) {
+                *cursor = next.cast();
+            }
         }
         self.counts[list] -= 1;
         if prev.is_null() {

@@ -1,9 +1,9 @@
 //! The mover: copies blocks out of slabs that are being emptied.
 
-use super::{Outcome, PURGE_STEP_BYTES, slab_of};
+use super::books::{BOOKS, add};
+use super::pass::{Outcome, PURGE_AT_ONCE};
 use crate::arena::CENTRAL;
 use crate::class::{self, CLASS_COUNT, Class};
-use crate::config::LG_PAGE;
 use crate::segment::{Entry, Segment};
 use crate::slab::{Slab, State};
 use crate::thread::with_cache;
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const READY: usize = 16;
 /// Regions that are returned together.
 const GOING: usize = 32;
+/// One part in so many of a step's time is for giving back what was emptied.
+const PURGE_SHARE: u32 = 4;
 /// Blocks looked at between two looks at the clock.
 const CLOCK_EVERY: u32 = 32;
 
@@ -27,6 +29,8 @@ pub(super) struct Desk {
     going: [*mut u8; GOING],
     going_count: usize,
     going_class: Option<Class>,
+    /// Regions moved in this step.
+    moved: [u32; CLASS_COUNT],
 }
 
 // SAFETY: the regions belong to the desk, wherever it is.
@@ -42,6 +46,7 @@ impl Desk {
             going: [ptr::null_mut(); GOING],
             going_count: 0,
             going_class: None,
+            moved: [0; CLASS_COUNT],
         }
     }
 
@@ -98,6 +103,11 @@ impl Desk {
     }
 }
 
+/// The slab of a block of `class` at `address`, if it is one of Tallow's.
+fn slab_of(class: Class, address: usize) -> Option<NonNull<Slab>> {
+    CENTRAL.place(class, address).ok().map(|place| place.slab)
+}
+
 fn give_back(class: Class, regions: &[*mut u8]) {
     if !regions.is_empty() {
         with_cache(|cache| {
@@ -114,10 +124,14 @@ fn give_back(class: Class, regions: &[*mut u8]) {
 pub struct Mover<'a> {
     desk: &'a mut Desk,
     outcome: &'a mut Outcome,
-    /// More dirty pages than this are the pass's own; all when it is idle.
-    dirty_pages: usize,
+    /// More dirty pages than this are the pass's own; `None` when it is idle.
+    dirty_pages: Option<usize>,
     started: Instant,
+    /// When moving ends, and when purging ends.
     deadline: Instant,
+    end: Instant,
+    /// Hits and misses when the step began.
+    before: (u64, u64),
     looks: u32,
     late: bool,
 }
@@ -126,20 +140,22 @@ impl<'a> Mover<'a> {
     pub(super) fn new(
         desk: &'a mut Desk,
         outcome: &'a mut Outcome,
-        dirty_pages: usize,
+        dirty_pages: Option<usize>,
         budget: Duration,
     ) -> Self {
         let started = Instant::now();
         // A budget beyond the end of time is no budget.
-        let deadline =
-            started.checked_add(budget).unwrap_or(started + Duration::from_secs(1 << 30));
-        Self { desk, outcome, dirty_pages, started, deadline, looks: 0, late: false }
+        let after =
+            |budget| started.checked_add(budget).unwrap_or(started + Duration::from_secs(1 << 30));
+        let (deadline, end) = (after(budget - budget / PURGE_SHARE), after(budget));
+        let before = (outcome.hits, outcome.misses);
+        Self { desk, outcome, dirty_pages, started, deadline, end, before, looks: 0, late: false }
     }
 
     /// Whether the pass does anything.
     #[inline]
     fn active(&self) -> bool {
-        self.dirty_pages != usize::MAX
+        self.dirty_pages.is_some()
     }
 
     /// Whether the step's time is over. Looks at the clock now and then only;
@@ -219,6 +235,7 @@ impl<'a> Mover<'a> {
         self.desk.put(class, block.as_ptr());
         self.outcome.hits += 1;
         self.outcome.moved_bytes += region_bytes as u64;
+        self.desk.moved[class.index()] += 1;
         self.looks += CLOCK_EVERY / 8;
         Some(to)
     }
@@ -227,12 +244,20 @@ impl<'a> Mover<'a> {
 impl Drop for Mover<'_> {
     fn drop(&mut self) {
         self.desk.clear();
-        if self.active() {
-            CENTRAL.pages.purge_down_to(self.dirty_pages, PURGE_STEP_BYTES >> LG_PAGE);
+        if let Some(dirty_pages) = self.dirty_pages {
+            // What is left when the time is over waits for the next step.
+            while CENTRAL.pages.purge_down_to(dirty_pages, PURGE_AT_ONCE) > 0
+                && Instant::now() < self.end
+            {}
         }
-        let took = self.started.elapsed();
-        self.outcome.steps += 1;
-        self.outcome.time += took;
-        self.outcome.longest_step = self.outcome.longest_step.max(took);
+        let (hits, misses) =
+            (self.outcome.hits - self.before.0, self.outcome.misses - self.before.1);
+        add(&BOOKS.hits, hits);
+        add(&BOOKS.misses, misses);
+        for class in Class::all().filter(|_| hits > 0) {
+            let regions = core::mem::take(&mut self.desk.moved[class.index()]);
+            BOOKS.note_moved(class, regions.into());
+        }
+        self.outcome.note_step(self.started.elapsed());
     }
 }

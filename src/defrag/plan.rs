@@ -1,9 +1,13 @@
-//! Which slabs to empty: a pure function of how full they are.
+//! Which slabs to empty: pure functions of how full they are.
 //!
 //! A slab of `c` regions of which `l` are live frees `c - l` places when it
 //! stays and needs `l` when it goes: `c` in all, whatever `l` is. So of slabs
 //! with `f` free regions together exactly `f / c` can be emptied into the rest,
 //! and the least is moved when they are the emptiest ones.
+//!
+//! Emptying a slab costs `l` regions of copying and gains `c` regions of memory,
+//! so its *price* is its occupancy, the same scale for all classes. When less is
+//! wanted than could be had, the cheapest slabs of all classes go.
 
 /// What a class would gain, and at what price.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,11 +23,11 @@ pub(crate) struct ClassPlan {
 }
 
 /// Plans for slabs of `capacity` regions, of which `by_live[l]` have `l` live
-/// ones: empties up to `wanted` slabs, the emptiest.
-pub(crate) fn plan(capacity: u32, by_live: &[u32], wanted: u64) -> ClassPlan {
+/// ones: as many as can be emptied, the emptiest.
+pub(crate) fn plan(capacity: u32, by_live: &[u32]) -> ClassPlan {
     let free: u64 =
         (0..).zip(by_live).map(|(live, &n)| u64::from(capacity - live) * u64::from(n)).sum();
-    let mut left = (free / u64::from(capacity.max(1))).min(wanted);
+    let mut left = free / u64::from(capacity.max(1));
     let mut out = ClassPlan::default();
     for (live, &n) in (0..).zip(by_live) {
         let take = left.min(n.into());
@@ -39,45 +43,176 @@ pub(crate) fn plan(capacity: u32, by_live: &[u32], wanted: u64) -> ClassPlan {
     out
 }
 
+/// Steps of the scale of prices.
+const PRICES: usize = 256;
+
+/// What all classes together could gain, by price.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Market {
+    gain_bytes: [u64; PRICES],
+}
+
+/// What is bought: everything below a price, and so many bytes at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    price: usize,
+    bytes: u64,
+}
+
+/// The occupancy of a slab with `live` of `capacity` regions in use.
+fn price(capacity: u32, live: u32) -> usize {
+    (live as usize * PRICES / capacity.max(1) as usize).min(PRICES - 1)
+}
+
+impl Market {
+    pub(crate) const fn new() -> Self {
+        Self { gain_bytes: [0; PRICES] }
+    }
+
+    /// Offers what a class's plan would empty.
+    pub(crate) fn offer(
+        &mut self,
+        capacity: u32,
+        slab_bytes: u64,
+        by_live: &[u32],
+        plan: &ClassPlan,
+    ) {
+        for (live, &n) in (0..=plan.below).zip(by_live) {
+            let slabs = if live < plan.below { n } else { plan.more };
+            self.gain_bytes[price(capacity, live)] += u64::from(slabs) * slab_bytes;
+        }
+    }
+
+    /// What there is in all.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.gain_bytes.iter().sum()
+    }
+
+    /// The least to pay for `wanted` bytes, or for all if there are fewer.
+    pub(crate) fn bound(&self, wanted: u64) -> Bound {
+        let mut left = wanted;
+        for (price, &bytes) in self.gain_bytes.iter().enumerate() {
+            if bytes >= left {
+                return Bound { price, bytes: left };
+            }
+            left -= bytes;
+        }
+        Bound { price: PRICES, bytes: 0 }
+    }
+}
+
+/// A class's plan while it is carried out, slab by slab in any order.
+#[derive(Debug)]
+pub(crate) struct Purchase<'a> {
+    pub(crate) capacity: u32,
+    pub(crate) slab_bytes: u64,
+    pub(crate) plan: ClassPlan,
+    pub(crate) bound: &'a mut Bound,
+}
+
+impl Purchase<'_> {
+    /// Whether a slab with so many live regions goes: takes note of it.
+    pub(crate) fn takes(&mut self, live: u32) -> bool {
+        let (plan, bound) = (&mut self.plan, &mut *self.bound);
+        let last = live == plan.below;
+        // What has become emptier since the plan was made does not make it larger.
+        if plan.slabs == 0 || live > plan.below || last && plan.more == 0 {
+            return false;
+        }
+        let price = price(self.capacity, live);
+        if price > bound.price || price == bound.price && bound.bytes == 0 {
+            return false;
+        }
+        if price == bound.price {
+            bound.bytes = bound.bytes.saturating_sub(self.slab_bytes);
+        }
+        plan.slabs -= 1;
+        plan.more -= u32::from(last);
+        true
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use quickcheck::quickcheck;
 
-    /// Tries every set of slabs.
+    /// Tries every set of slabs: the most emptied, and the least moved for it.
     fn brute_force(capacity: u32, slabs: &[u32]) -> (u64, u64) {
         let mut best = (0, 0);
         for set in 0u32..1 << slabs.len() {
-            let chosen = |i: &usize| set & (1 << i) != 0;
-            let moved: u32 = (0..slabs.len()).filter(chosen).map(|i| slabs[i]).sum();
-            let room: u32 =
-                (0..slabs.len()).filter(|i| !chosen(i)).map(|i| capacity - slabs[i]).sum();
-            let emptied = u64::from(set.count_ones());
-            if moved <= room && (emptied > best.0 || emptied == best.0 && u64::from(moved) < best.1)
-            {
-                best = (emptied, moved.into());
+            let (emptied, moved, room) = weigh(capacity, slabs, set);
+            if moved <= room && (emptied > best.0 || emptied == best.0 && moved < best.1) {
+                best = (emptied, moved);
             }
         }
         best
     }
 
+    /// Slabs emptied, regions moved, and room for them, if the slabs in `set` go.
+    fn weigh(capacity: u32, slabs: &[u32], set: u32) -> (u64, u64, u64) {
+        let chosen = |i: &usize| set & (1 << i) != 0;
+        let moved: u32 = (0..slabs.len()).filter(chosen).map(|i| slabs[i]).sum();
+        let room: u32 = (0..slabs.len()).filter(|i| !chosen(i)).map(|i| capacity - slabs[i]).sum();
+        (set.count_ones().into(), moved.into(), room.into())
+    }
+
+    fn lives(capacity: u32, seeds: &[u8], most: usize) -> Vec<u32> {
+        seeds.iter().take(most).map(|&l| u32::from(l) % (capacity - 1) + 1).collect()
+    }
+
+    fn by_live(capacity: u32, slabs: &[u32]) -> Vec<u32> {
+        let mut by_live = vec![0; capacity as usize];
+        slabs.iter().for_each(|&l| by_live[l as usize] += 1);
+        by_live
+    }
+
     quickcheck! {
-        fn empties_the_most_for_the_least(capacity: u8, lives: Vec<u8>) -> bool {
+        fn empties_the_most_for_the_least(capacity: u8, seeds: Vec<u8>) -> bool {
             let capacity = u32::from(capacity) % 12 + 2;
-            let slabs: Vec<u32> =
-                lives.iter().take(10).map(|&l| u32::from(l) % (capacity - 1) + 1).collect();
-            let mut by_live = vec![0; capacity as usize];
-            slabs.iter().for_each(|&l| by_live[l as usize] += 1);
-            let plan = plan(capacity, &by_live, u64::MAX);
+            let slabs = lives(capacity, &seeds, 10);
+            let by_live = by_live(capacity, &slabs);
+            let plan = plan(capacity, &by_live);
             let below: u64 = by_live[..plan.below as usize].iter().map(|&n| u64::from(n)).sum();
             (plan.slabs, plan.regions) == brute_force(capacity, &slabs)
                 && below + u64::from(plan.more) == plan.slabs
         }
 
-        fn never_more_than_wanted(lives: Vec<u8>, wanted: u8) -> bool {
-            let mut by_live = vec![0; 256];
-            lives.iter().for_each(|&l| by_live[usize::from(l.max(1))] += 1);
-            plan(256, &by_live, wanted.into()).slabs <= wanted.into()
+        // Two classes, of regions of 3 and 5 bytes: no choice of slabs that gains
+        // as much moves fewer bytes.
+        fn what_is_wanted_is_had_for_the_least(seeds: (Vec<u8>, Vec<u8>), wanted: u8) -> bool {
+            let classes = [(8, 3, lives(8, &seeds.0, 6)), (12, 5, lives(12, &seeds.1, 6))];
+            let mut market = Market::new();
+            let plans = classes.clone().map(|(capacity, region, slabs)| {
+                let by_live = by_live(capacity, &slabs);
+                let plan = plan(capacity, &by_live);
+                market.offer(capacity, u64::from(capacity * region), &by_live, &plan);
+                plan
+            });
+            let wanted = u64::from(wanted).min(market.total_bytes());
+            let mut bound = market.bound(wanted);
+            let (mut gained, mut paid) = (0, 0);
+            for ((capacity, region, slabs), plan) in classes.iter().zip(plans) {
+                let (capacity, slab_bytes) = (*capacity, u64::from(capacity * region));
+                let mut purchase = Purchase { capacity, slab_bytes, plan, bound: &mut bound };
+                for &live in slabs {
+                    if purchase.takes(live) {
+                        gained += slab_bytes;
+                        paid += u64::from(live * region);
+                    }
+                }
+            }
+            let [(a, ra, sa), (b, rb, sb)] = &classes;
+            let mut least = u64::MAX;
+            for set in 0u32..1 << (sa.len() + sb.len()) {
+                let (ea, ma, room_a) = weigh(*a, sa, set & ((1 << sa.len()) - 1));
+                let (eb, mb, room_b) = weigh(*b, sb, set >> sa.len());
+                let gain = ea * u64::from(a * ra) + eb * u64::from(b * rb);
+                if ma <= room_a && mb <= room_b && gain >= gained {
+                    least = least.min(ma * u64::from(*ra) + mb * u64::from(*rb));
+                }
+            }
+            gained >= wanted && paid == least
         }
     }
 }
