@@ -62,7 +62,11 @@ pub const BLOCK_TICK_EVERY: u32 = 16;
 /// Time after which a freed extent has gone back to the OS, in milliseconds.
 pub const DECAY_MS: u64 = 10_000;
 
+/// Bytes that the kernel may back by one huge page.
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 const_assert!(1usize << LG_PAGE == PAGE_BYTES);
+const_assert!(SEGMENT_BYTES.is_multiple_of(HUGE_PAGE_BYTES));
 const_assert!(SEGMENT_BYTES.is_power_of_two());
 const_assert!(SMALL_MAX_BYTES < LARGE_MAX_BYTES);
 const_assert!(LARGE_MAX_BYTES * 3 < SEGMENT_BYTES);

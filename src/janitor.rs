@@ -99,11 +99,19 @@ fn nap(decay_ms: Option<u64>) -> Duration {
 }
 
 fn work() {
-    let (mut seen, mut quiet_naps, mut done) = (activity(), 0u32, false);
+    let (mut seen, mut worth) = (activity(), Worth::default());
+    let (mut quiet_naps, mut naps, mut done) = (0u32, 0usize, false);
     while !STOP.load(Ordering::Relaxed) {
         let decay_ms = CENTRAL.pages.decay_ms();
         park_timeout(nap(decay_ms));
         CENTRAL.pages.tick(os::now_ms());
+        naps += 1;
+        if naps >= EPOCHS && decay_ms.is_some() {
+            naps = 0;
+            if worth.again() {
+                CENTRAL.punch_holes();
+            }
+        }
         let now = activity();
         if now != seen {
             (seen, quiet_naps, done) = (now, 0, false);
@@ -119,6 +127,26 @@ fn work() {
             seen = activity();
             done = true;
         }
+    }
+}
+
+/// Whether punching holes while others work has been of use.
+#[derive(Default)]
+struct Worth {
+    punched: u64,
+    refaulted: u64,
+}
+
+impl Worth {
+    /// Whether most of the pages punched since the last call stayed away. Where
+    /// they come back, every second time is left out.
+    fn again(&mut self) -> bool {
+        // Relaxed: counts only.
+        let punched = CENTRAL.holes.punched.load(Ordering::Relaxed);
+        let refaulted = CENTRAL.holes.refaulted.load(Ordering::Relaxed);
+        let (went, came) = (punched - self.punched, refaulted - self.refaulted);
+        *self = Self { punched, refaulted };
+        went == 0 || came <= went / 2
     }
 }
 

@@ -20,7 +20,9 @@
 //!   they lie in metadata, so that the header is two pages and not three.
 
 use crate::bits::PageSet;
-use crate::config::{LG_ADDRESS, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
+use crate::config::{
+    HUGE_PAGE_BYTES, LG_ADDRESS, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES,
+};
 use crate::os;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use core::ptr::{self, NonNull};
@@ -58,7 +60,13 @@ pub(crate) struct SegmentPages {
     pub(crate) dirty: PageSet,
     /// Pages that are being purged: not free, not used.
     pub(crate) purging: PageSet,
+    /// Pages of slabs without a live region in each huge page, by the last survey.
+    pub(crate) holes: [u16; HUGE_PAGES],
 }
+
+/// Huge pages in a segment, and pages in each of them.
+pub(crate) const HUGE_PAGES: usize = SEGMENT_BYTES / HUGE_PAGE_BYTES;
+pub(crate) const PAGES_PER_HUGE: usize = SEGMENT_PAGES / HUGE_PAGES;
 
 /// What a page of a segment belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +125,8 @@ impl Segment {
         let header = header_pages();
         let mut free = PageSet::EMPTY;
         free.insert(header, SEGMENT_PAGES - header);
-        let sets = SegmentPages { free, dirty: PageSet::EMPTY, purging: PageSet::EMPTY };
+        let (dirty, purging) = (PageSet::EMPTY, PageSet::EMPTY);
+        let sets = SegmentPages { free, dirty, purging, holes: [0; HUGE_PAGES] };
         // SAFETY: the caller's promise.
         unsafe { pages.write(sets) };
         // The entries are zero, which is `Entry::None`.

@@ -233,9 +233,9 @@ impl<P: Protocol> Bin<P> {
         (handled, empties)
     }
 
-    /// Purges the pages of partial slabs on which no region is live, a few slabs
-    /// each time that the lock is taken. `purge(slab's start, first page, pages)`
-    /// does it. Returns the pages. One thread at a time.
+    /// Purges the pages of partial slabs on which no region is live.
+    /// `purge(slab's start, first page, pages)` does it. Returns the pages. One
+    /// thread at a time.
     pub(crate) fn punch(
         &self,
         class: Class,
@@ -243,6 +243,40 @@ impl<P: Protocol> Bin<P> {
         mut purge: impl FnMut(*mut u8, usize, usize) -> bool,
     ) -> Result<u64, Corruption> {
         let mut punched = 0;
+        self.each_partial(|lists, slab| {
+            // SAFETY: slabs in lists are valid.
+            let it = unsafe { slab.as_ref() };
+            let start = it.start();
+            let purge = |first, n| purge(start, first, n);
+            let (pages, after) = it.punch(class, purge, |n| supply.punched(n))?;
+            punched += u64::from(pages);
+            // Its regions may all have come back meanwhile.
+            if after == After::Settle && lists.settle(it, it.header().tag()) {
+                supply.retire(slab);
+            }
+            Ok(())
+        })?;
+        Ok(punched)
+    }
+
+    /// Tells `f` of each partial slab's start, and of its pages on which no region
+    /// is live now. Not while another thread punches.
+    #[cfg(not(loom))]
+    pub(crate) fn survey(&self, class: Class, mut f: impl FnMut(*mut u8, u64)) {
+        let told = self.each_partial(|_, slab| {
+            // SAFETY: slabs in lists are valid.
+            let it = unsafe { slab.as_ref() };
+            f(it.start(), it.holes(class));
+            Ok(())
+        });
+        debug_assert!(told.is_ok());
+    }
+
+    /// Goes over the partial slabs, a few each time that the lock is taken.
+    fn each_partial(
+        &self,
+        mut f: impl FnMut(&mut Lists<P>, NonNull<Slab<P>>) -> Result<(), Corruption>,
+    ) -> Result<(), Corruption> {
         for list in 0..EVACUATING {
             let mut lists = self.lists.lock();
             lists.cursors[PUNCHING] = lists.heads[list];
@@ -250,16 +284,8 @@ impl<P: Protocol> Bin<P> {
                 for _ in 0..PUNCH_BATCH {
                     let Some(slab) = NonNull::new(lists.cursors[PUNCHING]) else { break };
                     // SAFETY: slabs in lists are valid.
-                    let it = unsafe { slab.as_ref() };
-                    lists.cursors[PUNCHING] = Lists::links(it).next.cast();
-                    let start = it.start();
-                    let purge = |first, n| purge(start, first, n);
-                    let (pages, after) = it.punch(class, purge, |n| supply.punched(n))?;
-                    punched += u64::from(pages);
-                    // Its regions may all have come back meanwhile.
-                    if after == After::Settle && lists.settle(it, it.header().tag()) {
-                        supply.retire(slab);
-                    }
+                    lists.cursors[PUNCHING] = Lists::links(unsafe { slab.as_ref() }).next.cast();
+                    f(&mut lists, slab)?;
                 }
                 if lists.cursors[PUNCHING].is_null() {
                     break;
@@ -268,7 +294,7 @@ impl<P: Protocol> Bin<P> {
                 lists = self.lists.lock();
             }
         }
-        Ok(punched)
+        Ok(())
     }
 
     pub(crate) fn counts(&self) -> SlabCounts {

@@ -210,26 +210,38 @@ impl Central {
     }
 
     /// Gives the pages of partial slabs back on which no region is live, without
-    /// anybody's help. Returns the bytes. Calls the OS; nothing while another
-    /// thread is at it.
+    /// anybody's help. Huge pages of which more than half is in use are left whole.
+    /// Returns the bytes. Calls the OS; nothing while another thread is at it.
     pub(crate) fn punch_holes(&self) -> usize {
         let Some(_punching) = self.punching.try_lock() else { return 0 };
+        let spares_huge_pages = os::huge_pages_always();
+        if spares_huge_pages {
+            self.pages.forget_holes();
+            for (class, bin) in self.each_bin() {
+                bin.survey(class, |start, holes| self.pages.note_holes(start.addr(), holes));
+            }
+        }
         let purge = |start: *mut u8, first: usize, pages: usize| {
-            let at = NonNull::new(start.wrapping_add(first << LG_PAGE));
+            let at = start.wrapping_add(first << LG_PAGE);
+            if spares_huge_pages && !self.pages.is_sparse(at.addr(), pages) {
+                return false;
+            }
             // SAFETY: the pages belong to a slab, and all regions that touch
             // them are held by the caller.
-            at.is_some_and(|at| unsafe { os::purge(at, pages << LG_PAGE) })
+            NonNull::new(at).is_some_and(|at| unsafe { os::purge(at, pages << LG_PAGE) })
         };
         let mut pages = 0;
-        for arena in &self.arenas {
-            for (class, bin) in Class::all().zip(&arena.bins) {
-                match bin.punch(class, self, purge) {
-                    Ok(n) => pages += n as usize,
-                    Err(what) => os::abort(what),
-                }
+        for (class, bin) in self.each_bin() {
+            match bin.punch(class, self, purge) {
+                Ok(n) => pages += n as usize,
+                Err(what) => os::abort(what),
             }
         }
         pages << LG_PAGE
+    }
+
+    fn each_bin(&self) -> impl Iterator<Item = (Class, &Bin)> {
+        self.arenas.iter().flat_map(|arena| Class::all().zip(&arena.bins))
     }
 
     /// In a forked child: a thread of the parent that was punching, between two

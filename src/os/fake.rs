@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 thread_local! {
     static PLAN: Cell<Option<Plan>> = const { Cell::new(None) };
+    static HUGE_PAGES: Cell<bool> = const { Cell::new(false) };
 }
 
 #[derive(Clone, Copy)]
@@ -38,6 +39,19 @@ pub(crate) fn failing_after<R>(n: u64, f: impl FnOnce() -> R) -> R {
 /// Runs `f` with only call number `n` (from 0) refused.
 pub(crate) fn failing_at<R>(n: u64, f: impl FnOnce() -> R) -> R {
     with(Plan { calls_left: n, once: true }, f)
+}
+
+/// Runs `f` on a thread to which the kernel looks as if it backed everything with
+/// huge pages.
+pub(crate) fn with_huge_pages<R>(f: impl FnOnce() -> R) -> R {
+    HUGE_PAGES.with(|it| it.set(true));
+    let result = f();
+    HUGE_PAGES.with(|it| it.set(false));
+    result
+}
+
+pub(super) fn huge_pages() -> bool {
+    HUGE_PAGES.with(Cell::get)
 }
 
 fn with<R>(plan: Plan, f: impl FnOnce() -> R) -> R {

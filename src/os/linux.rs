@@ -53,6 +53,12 @@ pub(crate) fn now_ms() -> u64 {
     t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
 }
 
+/// Whether the kernel backs any memory with huge pages that has room for one.
+pub(super) fn huge_pages_always() -> bool {
+    let (mut text, path) = ([0; 64], c"/sys/kernel/mm/transparent_hugepage/enabled");
+    super::read_file(path, &mut text).starts_with(b"[always]")
+}
+
 /// Makes every running thread of the process pass a full memory barrier.
 /// `false` where the kernel does not offer it (before Linux 4.14).
 pub(super) fn barrier_everywhere() -> bool {

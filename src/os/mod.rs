@@ -164,6 +164,16 @@ pub(crate) fn barrier_everywhere() -> bool {
     native::keep_errno(native::barrier_everywhere)
 }
 
+/// Whether the kernel backs memory with huge pages by itself, wherever there is
+/// room for one: purging a part of one splits it. Reads a file.
+pub(crate) fn huge_pages_always() -> bool {
+    #[cfg(test)]
+    if fake::huge_pages() {
+        return true;
+    }
+    native::keep_errno(native::huge_pages_always)
+}
+
 /// Waits until `word` is no longer `seen`, or for no reason at all.
 pub(crate) fn wait(word: &AtomicU32, seen: u32) {
     native::keep_errno(|| native::wait(word, seen));

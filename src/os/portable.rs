@@ -33,6 +33,11 @@ pub(crate) fn now_ms() -> u64 {
     t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
 }
 
+/// Not that anybody would say so.
+pub(super) fn huge_pages_always() -> bool {
+    false
+}
+
 /// Nothing portable does this.
 pub(super) fn barrier_everywhere() -> bool {
     false

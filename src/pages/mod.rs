@@ -23,6 +23,7 @@
 //! `madvise` runs outside the lock: the pages are marked *purging* meanwhile.
 
 pub(crate) mod decay;
+mod huge;
 mod purge;
 
 use crate::config::{

@@ -56,6 +56,20 @@ impl<P: Protocol> Slab<P> {
         self.punched.load(Ordering::Relaxed).count_ones()
     }
 
+    /// The pages on which no region is live, punched or not: a look, which may be
+    /// out of date at once.
+    #[cfg(not(loom))]
+    pub(crate) fn holes(&self, class: Class) -> u64 {
+        let region = class.info().region_bytes as usize;
+        let used_pages = (region * usize::from(self.capacity)).div_ceil(PAGE_BYTES);
+        let taken = (0..usize::from(self.capacity)).filter(|index| {
+            // Relaxed: a look.
+            self.words()[index / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 0
+        });
+        let used = taken.fold(0, |pages, index| pages | pages_of(index * region, region));
+        mask(0, used_pages) & !used
+    }
+
     /// Purges the pages on which no region is live, in whole OS pages:
     /// `purge(first, pages)` does it and says whether it could, `book(pages)`
     /// enters the pages purged. The caller holds the bin's lock, and the slab is

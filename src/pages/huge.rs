@@ -1,0 +1,57 @@
+//! Huge pages: which of them are worth splitting.
+//!
+//! A kernel that backs memory with huge pages by itself splits one when a part of
+//! it is given back, and what is left of it costs more address translations from
+//! then on. So where the kernel does that, holes are punched only in huge pages of
+//! which at least half could go. A *survey* counts the holes first.
+
+use super::{PageHeap, State};
+use crate::segment::{HUGE_PAGES, PAGES_PER_HUGE, Segment};
+
+impl PageHeap {
+    /// Begins a survey: no holes are known.
+    pub(crate) fn forget_holes(&self) {
+        let state = self.state.lock();
+        for segment in (0..state.len).filter_map(|slot| state.segment(slot)) {
+            // SAFETY: the lock is held (S3).
+            segment.with_sets(|p| unsafe { (*p).holes = [0; HUGE_PAGES] });
+        }
+    }
+
+    /// Takes note of holes in a slab that starts at `address`: a bit for each page.
+    pub(crate) fn note_holes(&self, address: usize, pages: u64) {
+        let _state = self.state.lock();
+        let Some(segment) = Segment::find(address) else { return };
+        let first = Segment::page_of(address);
+        for page in (0..64).filter(|page| pages >> page & 1 == 1) {
+            let huge = (first + page) / PAGES_PER_HUGE;
+            // SAFETY: the lock is held (S3).
+            segment.with_sets(|p| unsafe {
+                if let Some(holes) = (*p).holes.get_mut(huge) {
+                    *holes += 1;
+                }
+            });
+        }
+    }
+
+    /// Whether every huge page that `pages` pages from `address` on lie in could do
+    /// without half of its pages, by the last survey and what is free now.
+    pub(crate) fn is_sparse(&self, address: usize, pages: usize) -> bool {
+        let state = self.state.lock();
+        let first = Segment::page_of(address);
+        Segment::find(address).is_some_and(|segment| {
+            (first / PAGES_PER_HUGE..=(first + pages.max(1) - 1) / PAGES_PER_HUGE)
+                .all(|huge| state.could_go(segment, huge) >= PAGES_PER_HUGE / 2)
+        })
+    }
+}
+
+impl State {
+    fn could_go(&self, segment: &Segment, huge: usize) -> usize {
+        // SAFETY: the lock is held (S3).
+        segment.with_sets(|p| unsafe {
+            let free = (*p).free.count_in(huge * PAGES_PER_HUGE, PAGES_PER_HUGE);
+            free + (*p).holes.get(huge).map_or(0, |&n| n.into())
+        })
+    }
+}
