@@ -4,7 +4,7 @@ use super::{Churn, Defrag, Phase};
 use crate::gauge::Allocator;
 use crate::store::Cursor;
 use std::time::{Duration, Instant};
-use tallow::defrag::{Options, Outcome, Pass};
+use tallow::defrag::{Defrag as Defragmenter, Mover, Outcome, Prediction, Settings, Visit};
 
 /// The longest the store works on healing before it would serve requests again. Redis 7 took 10 to
 /// 25 ms at a time, and its users noticed.
@@ -21,13 +21,18 @@ const MAX_SAMPLES: u32 = 40;
 impl Churn<'_> {
     /// Heals the store and returns what that took.
     pub(super) fn heal(&mut self) -> Defrag {
-        let mut pace = Pace { last: Instant::now(), samples: 0, every: SAMPLE_EVERY };
+        let start = Instant::now();
+        let mut pace = Pace { last: start, samples: 0, every: SAMPLE_EVERY };
         let mut defrag = Defrag::default();
         self.sample(Phase::Healed, 0.0);
         self.shrink_tables(&mut defrag, &mut pace);
+        self.probe.without_pass(&mut self.store, self.now);
         if self.recorder.allocator() == Allocator::Tallow {
+            let mut settings = Settings::default();
+            settings.step = STEP;
+            let mut defragmenter = Defragmenter::new(settings);
             for pass in 0..MAX_PASSES {
-                if !self.defragment(pass, &mut defrag, &mut pace) {
+                if !self.defragment(pass, &mut defragmenter, &mut defrag, &mut pace) {
                     break;
                 }
             }
@@ -36,50 +41,63 @@ impl Churn<'_> {
         let purge = Instant::now();
         self.recorder.allocator().release_free_memory();
         defrag.purge_ms = millis(purge.elapsed());
+        defrag.time_share =
+            (defrag.passes_ms + defrag.tables_ms) / millis(start.elapsed()).max(f64::MIN_POSITIVE);
+        defrag.step = self.probe.steps();
+        defrag.longest_step_us = defrag.step.times.max_ns / 1000;
         defrag
     }
 
     fn shrink_tables(&mut self, defrag: &mut Defrag, pace: &mut Pace) {
-        let (start, before) = (Instant::now(), self.store.table_bytes());
+        let before = self.store.table_bytes();
         let mut cursor = Cursor::default();
         loop {
-            let step = Instant::now();
-            let done = self.store.shrink_tables(&mut cursor, || step.elapsed() >= STEP);
-            defrag.note_step(step.elapsed());
+            let (start, store) = (Instant::now(), &mut self.store);
+            let late = || start.elapsed() >= STEP;
+            let done = self.probe.step(|| store.shrink_tables(&mut cursor, late));
+            defrag.tables_ms += millis(start.elapsed());
             if done {
                 break;
             }
             self.sample_at_pace(pace, 0.05);
         }
-        defrag.tables_ms = millis(start.elapsed());
         defrag.tables_shrunk_bytes = before - self.store.table_bytes();
     }
 
-    /// One pass over the store. Returns whether another may be worth while.
-    fn defragment(&mut self, pass_number: u32, defrag: &mut Defrag, pace: &mut Pace) -> bool {
-        let allocated_bytes = self.recorder.reading(&self.store).allocated_bytes;
-        let mut pass = Pass::begin(Options::default());
-        let predicted_released_bytes = pass.predicted().released_bytes;
-        if predicted_released_bytes < allocated_bytes / MIN_GAIN_FRACTION {
-            _ = pass.finish();
+    /// One pass over the store, at full effort; each step is followed by some requests. Returns
+    /// whether another may be worth while.
+    fn defragment(
+        &mut self,
+        pass_number: u32,
+        defragmenter: &mut Defragmenter<Cursor>,
+        defrag: &mut Defrag,
+        pace: &mut Pace,
+    ) -> bool {
+        let stats = tallow::stats();
+        let worth_bytes = stats.allocated_bytes / MIN_GAIN_FRACTION;
+        if stats.evacuable_bytes() < worth_bytes {
             return false;
         }
-        let mut cursor = Cursor::default();
+        let mut predicted = Prediction::default();
         loop {
-            let step = Instant::now();
-            let mut mover = pass.step(STEP);
-            let done = self.store.relocate(&mut cursor, &mut mover);
-            drop(mover);
-            defrag.note_step(step.elapsed());
-            if done {
+            let store = &mut self.store;
+            let visit =
+                |cursor: &mut Cursor, mover: &mut Mover<'_>| match store.relocate(cursor, mover) {
+                    true => Visit::Done,
+                    false => Visit::More,
+                };
+            if !self.probe.step(|| defragmenter.step(visit)) {
                 break;
             }
+            predicted = defragmenter.predicted().unwrap_or(predicted);
+            self.probe.beside_step(&mut self.store, self.now);
             let pass_share = 0.8 / f64::from(MAX_PASSES);
             self.sample_at_pace(pace, 0.1 + pass_share * f64::from(pass_number));
         }
-        defrag.predicted_released_bytes += predicted_released_bytes;
-        defrag.add(&pass.finish());
-        true
+        let Some(outcome) = defragmenter.last_outcome() else { return false };
+        defrag.predicted_released_bytes += predicted.released_bytes;
+        defrag.add(&outcome);
+        outcome.released_bytes >= worth_bytes
     }
 
     fn sample_at_pace(&mut self, pace: &mut Pace, progress: f64) {
@@ -103,10 +121,6 @@ struct Pace {
 }
 
 impl Defrag {
-    fn note_step(&mut self, time: Duration) {
-        self.longest_step_us = self.longest_step_us.max(time.as_micros() as u64);
-    }
-
     fn add(&mut self, outcome: &Outcome) {
         self.passes += 1;
         self.hits += outcome.hits;

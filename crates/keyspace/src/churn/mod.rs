@@ -13,15 +13,18 @@
 mod expired;
 mod healed;
 mod loaded;
+mod probe;
 mod record;
 mod replay;
 
-pub use record::{Defrag, Phase, PhaseBooks, Point, Recorder, Run};
+pub use probe::{Latency, Operations, Steps, Times};
+pub use record::{ClassGain, Defrag, Phase, PhaseBooks, Point, Recorder, Run};
 
 use crate::clock::{Expiry, Moment};
 use crate::gauge::Allocator;
 use crate::store::Store;
 use crate::workload::{Cluster, Generator};
+use probe::Probe;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::path::PathBuf;
@@ -113,6 +116,7 @@ pub fn run(config: &Config, recorder: Recorder<'_>) -> anyhow::Result<Run> {
         now: Moment::START,
         rng: Pcg64Mcg::seed_from_u64(!config.seed),
         operations: 0,
+        probe: Probe::new(config.seed),
         recorder,
     };
     match &config.source {
@@ -131,7 +135,7 @@ pub fn run(config: &Config, recorder: Recorder<'_>) -> anyhow::Result<Run> {
     let audit = config.allocator.audit().map_err(|problem| {
         anyhow::anyhow!("the allocator's books are wrong: {problem}; please report this as a bug")
     })?;
-    Ok(churn.recorder.into_run(defrag, keys, audit))
+    Ok(churn.recorder.into_run(defrag, churn.probe.latency(), keys, audit))
 }
 
 /// The state of a run.
@@ -142,6 +146,7 @@ struct Churn<'a> {
     now: Moment,
     rng: Pcg64Mcg,
     operations: u64,
+    probe: Probe,
     recorder: Recorder<'a>,
 }
 

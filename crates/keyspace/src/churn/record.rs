@@ -1,5 +1,6 @@
 //! What a run leaves behind: its timeline, the books at the end of each phase, the healing.
 
+use super::{Latency, Steps};
 use crate::clock::Moment;
 use crate::gauge::{Allocator, ClassUse, Reading, SlabMap};
 use crate::store::Store;
@@ -101,6 +102,11 @@ pub struct Defrag {
     pub steps: u64,
     /// Longest step, tables included, by the program's own clock.
     pub longest_step_us: u64,
+    /// Times of all steps, tables included.
+    pub step: Steps,
+    /// Share of the phase's wall time that passes and tables took; the rest is requests between
+    /// the steps, and giving memory back.
+    pub time_share: f64,
     /// Allocations moved.
     pub hits: u64,
     /// Allocations looked at and left where they were.
@@ -125,6 +131,19 @@ pub struct Defrag {
     pub purge_ms: f64,
 }
 
+/// What the passes gained in one size class.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ClassGain {
+    /// Bytes of one region.
+    pub region_bytes: u64,
+    /// Regions moved.
+    pub regions_moved: u64,
+    /// Slabs emptied.
+    pub slabs_emptied: u64,
+    /// Bytes of those slabs.
+    pub released_bytes: u64,
+}
+
 /// A finished run.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -134,6 +153,10 @@ pub struct Run {
     pub phases: [PhaseBooks; 3],
     /// What the healing did.
     pub defrag: Defrag,
+    /// What its passes gained, class by class.
+    pub gains: Vec<ClassGain>,
+    /// What they cost the operations beside them.
+    pub latency: Latency,
     /// The timeline.
     pub timeline: Vec<Point>,
     /// Keys whose values were checked at the end.
@@ -227,15 +250,35 @@ impl<'a> Recorder<'a> {
         });
     }
 
-    pub(super) fn into_run(self, defrag: Defrag, verified_keys: u64, audit: String) -> Run {
+    pub(super) fn into_run(
+        self,
+        defrag: Defrag,
+        latency: Latency,
+        verified_keys: u64,
+        audit: String,
+    ) -> Run {
         let phases = self.phases.try_into().expect("three phases were finished");
         Run {
             allocator: self.allocator,
             phases,
             defrag,
+            gains: gains(),
+            latency,
             timeline: self.timeline,
             verified_keys,
             audit,
         }
     }
+}
+
+/// From the allocator's books: this process has healed nothing else.
+fn gains() -> Vec<ClassGain> {
+    let moved = |class: &&tallow::ClassStats| class.regions_moved > 0 || class.slabs_emptied > 0;
+    let gain = |class: &tallow::ClassStats| ClassGain {
+        region_bytes: class.region_bytes,
+        regions_moved: class.regions_moved,
+        slabs_emptied: class.slabs_emptied,
+        released_bytes: class.slabs_emptied * class.slab_bytes,
+    };
+    tallow::stats().classes.iter().filter(moved).map(gain).collect()
 }

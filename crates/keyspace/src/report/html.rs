@@ -1,11 +1,11 @@
 //! The report as one page that needs nothing else: no scripts, no fonts, no network.
 
 use super::charts::{self, DrawError};
-use super::text::{percent, size, span};
+use super::text::{percent, size, span, time};
 use super::{Parameters, Report};
 use crate::churn::PhaseBooks;
 use crate::gauge::Allocator;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 const STYLE: &str = "
 :root { color-scheme: light }
@@ -209,6 +209,8 @@ fn figures_section(page: &mut String, report: &Report) -> Result<(), DrawError> 
             percent(defrag.released_bytes as f64 / defrag.predicted_released_bytes.max(1) as f64),
             size(defrag.tables_shrunk_bytes),
         )?;
+        times(page, report)?;
+        gains(page, report)?;
     }
     write!(
         page,
@@ -217,6 +219,56 @@ fn figures_section(page: &mut String, report: &Report) -> Result<(), DrawError> 
         thousands(report.verification.keys_checked),
         escape(report.verification.audit.trim_end_matches('.')),
     )?;
+    Ok(())
+}
+
+fn times(page: &mut String, report: &Report) -> fmt::Result {
+    let (step, latency) = (&report.defrag.step, &report.latency);
+    page.push_str(
+        "<table><tr><th>time of</th><th>count</th><th>median</th><th>99 %</th><th>99.9 %</th>\
+         <th>longest</th></tr>",
+    );
+    for (name, times) in [
+        ("a step of the healing", &step.times),
+        ("an operation while a pass runs", &latency.during.all),
+        ("an operation before", &latency.without.all),
+    ] {
+        write!(page, "<tr><td>{name}</td><td>{}</td>", thousands(times.count))?;
+        for ns in [times.p50_ns, times.p99_ns, times.p99_9_ns, times.max_ns] {
+            write!(page, "<td>{}</td>", time(ns))?;
+        }
+        page.push_str("</tr>");
+    }
+    page.push_str("</table>");
+    if step.over_1ms > 0 {
+        write!(
+            page,
+            "<p>{} steps took more than a millisecond; in {} of them the kernel gave the processor \
+             to another program. The longest undisturbed one took {}.</p>",
+            step.over_1ms,
+            step.over_1ms_preempted,
+            time(step.longest_undisturbed_ns),
+        )?;
+    }
+    Ok(())
+}
+
+fn gains(page: &mut String, report: &Report) -> fmt::Result {
+    page.push_str(
+        "<table><tr><th>size class</th><th>regions moved</th><th>slabs emptied</th>\
+         <th>released</th></tr>",
+    );
+    for gain in &report.gains {
+        write!(
+            page,
+            "<tr><td>{} B</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            thousands(gain.region_bytes),
+            thousands(gain.regions_moved),
+            thousands(gain.slabs_emptied),
+            size(gain.released_bytes),
+        )?;
+    }
+    page.push_str("</table>");
     Ok(())
 }
 

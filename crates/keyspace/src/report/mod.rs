@@ -5,9 +5,9 @@ mod html;
 mod text;
 
 pub use html::page;
-pub use text::{percent, size, workloads, write_summary};
+pub use text::{percent, size, time, workloads, write_summary};
 
-use crate::churn::{Config, Defrag, Goal, PhaseBooks, Point, Run, Source};
+use crate::churn::{ClassGain, Config, Defrag, Goal, Latency, PhaseBooks, Point, Run, Source};
 use crate::gauge::Allocator;
 use serde::Serialize;
 
@@ -64,6 +64,10 @@ pub struct Report {
     pub phases: [PhaseBooks; 3],
     /// What the healing did.
     pub defrag: Defrag,
+    /// What its passes gained, class by class.
+    pub gains: Vec<ClassGain>,
+    /// What they cost the operations beside them.
+    pub latency: Latency,
     /// What was checked.
     pub verification: Verification,
     /// The timeline.
@@ -81,6 +85,8 @@ impl Report {
             verdict: verdict(&run),
             phases: run.phases,
             defrag: run.defrag,
+            gains: run.gains,
+            latency: run.latency,
             verification: Verification { keys_checked: run.verified_keys, audit: run.audit },
             timeline: run.timeline,
         }

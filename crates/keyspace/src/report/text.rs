@@ -34,6 +34,16 @@ pub fn span(seconds: f64) -> String {
     format!("{seconds:.0} s")
 }
 
+/// A short time for people: `1.2 us`, `0.51 ms`.
+#[must_use]
+pub fn time(ns: u64) -> String {
+    if ns < 100_000 {
+        format!("{:.1} us", ns as f64 / 1e3)
+    } else {
+        format!("{:.2} ms", ns as f64 / 1e6)
+    }
+}
+
 /// Writes timeline, healing and verdict.
 ///
 /// # Errors
@@ -44,15 +54,26 @@ pub fn write_summary(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if defrag.passes > 0 {
         writeln!(
             out,
-            "Defragmentation: {} passes, {} steps (the longest {} us), {} moved in {} allocations, \
+            "Defragmentation: {} passes, {} steps, {} moved in {} allocations ({} of the plan), \
              {} of slabs emptied ({} of the prediction).",
             defrag.passes,
             defrag.steps,
-            defrag.longest_step_us,
             size(defrag.moved_bytes),
             defrag.hits,
+            percent(defrag.moved_bytes as f64 / defrag.predicted_bytes.max(1) as f64),
             size(defrag.released_bytes),
             percent(defrag.released_bytes as f64 / defrag.predicted_released_bytes.max(1) as f64),
+        )?;
+        let (step, latency) = (&defrag.step, &report.latency);
+        writeln!(
+            out,
+            "Steps, tables included: 99.9 % within {}, the longest {} (undisturbed by other \
+             programs: {}).\nOperations: 99 % within {} while a pass ran, within {} before.",
+            time(step.times.p99_9_ns),
+            time(step.times.max_ns),
+            time(step.longest_undisturbed_ns),
+            time(latency.during.all.p99_ns),
+            time(latency.without.all.p99_ns),
         )?;
     }
     writeln!(

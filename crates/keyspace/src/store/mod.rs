@@ -152,6 +152,25 @@ impl Store {
         }
     }
 
+    /// Copies the key that `draw` picks into `key`, and returns its value's length and its expiry.
+    /// `None` if it has expired or is longer than `max_key_bytes`.
+    pub fn sample(
+        &self,
+        draw: u64,
+        now: Moment,
+        max_key_bytes: usize,
+        key: &mut Vec<u8>,
+    ) -> Option<(usize, Expiry)> {
+        let at = self.pick(draw)?;
+        let entry = self.shards[at.shard].bucket(at.bucket)?;
+        if entry.expiry.is_due(now) || entry.key.len() > max_key_bytes {
+            return None;
+        }
+        key.clear();
+        key.extend_from_slice(&entry.key);
+        Some((entry.value.len(), entry.expiry))
+    }
+
     /// Stores `value` only if `key` is not there. Returns whether it was stored.
     pub fn add(&mut self, key: &[u8], value: Box<[u8]>, expiry: Expiry, now: Moment) -> bool {
         if self.find_live(key, now).is_some() {

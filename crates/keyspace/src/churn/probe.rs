@@ -1,0 +1,231 @@
+//! How long things take: the store's operations, with a pass of defragmentation beside them and
+//! without one, and the steps of the healing.
+//!
+//! All memory is taken when the run begins, and the operations leave the books as they are: wall
+//! time decides how many of them there are, and must not decide what is allocated.
+
+use crate::bytes;
+use crate::clock::Moment;
+use crate::store::Store;
+use hdrhistogram::Histogram;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use serde::Serialize;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// Operations before the first one that counts, and those that count, while no pass runs.
+const WARM_UP: u32 = 20_000;
+const WITHOUT: u32 = 100_000;
+/// Operations after each step of a pass.
+const BESIDE_STEP: u32 = 100;
+/// One operation in so many is a SET, the others are GETs.
+const SET_EVERY: u32 = 10;
+/// The longest key that is drawn.
+const MAX_KEY_BYTES: usize = 4096;
+/// The longest time that a histogram can hold.
+const MAX_NS: u64 = 60_000_000_000;
+
+/// A distribution of times, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Times {
+    /// Values counted.
+    pub count: u64,
+    /// The median.
+    pub p50_ns: u64,
+    /// 99 % were no longer,
+    pub p99_ns: u64,
+    /// 99.9 %,
+    pub p99_9_ns: u64,
+    /// and all.
+    pub max_ns: u64,
+}
+
+impl From<&Histogram<u64>> for Times {
+    fn from(times: &Histogram<u64>) -> Self {
+        let at = |quantile| times.value_at_quantile(quantile).min(times.max());
+        Self {
+            count: times.len(),
+            p50_ns: at(0.5),
+            p99_ns: at(0.99),
+            p99_9_ns: at(0.999),
+            max_ns: times.max(),
+        }
+    }
+}
+
+/// Times of operations on the store.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Operations {
+    /// Finding a value and looking at it.
+    pub get: Times,
+    /// Writing a value of the same length anew.
+    pub set: Times,
+    /// Both.
+    pub all: Times,
+}
+
+/// What defragmentation costs the operations beside it.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Latency {
+    /// Before the first pass.
+    pub without: Operations,
+    /// Between the steps of the passes.
+    pub during: Operations,
+    /// p99 of all operations during a pass, over that without one; 0 when there was no pass.
+    pub p99_ratio: f64,
+}
+
+/// Times of the steps of the healing.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Steps {
+    /// All steps: planning, moving, ending, and rebuilding tables.
+    #[serde(flatten)]
+    pub times: Times,
+    /// Steps longer than a millisecond.
+    pub over_1ms: u64,
+    /// Those of them in which the kernel gave the processor to somebody else.
+    pub over_1ms_preempted: u64,
+    /// The longest step in which it did not.
+    pub longest_undisturbed_ns: u64,
+}
+
+#[derive(Debug)]
+struct Histograms {
+    get: Histogram<u64>,
+    set: Histogram<u64>,
+    all: Histogram<u64>,
+}
+
+impl Histograms {
+    fn new() -> Self {
+        Self { get: histogram(), set: histogram(), all: histogram() }
+    }
+
+    fn operations(&self) -> Operations {
+        let Self { get, set, all } = self;
+        Operations { get: get.into(), set: set.into(), all: all.into() }
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, MAX_NS, 2).expect("fixed bounds, which are right")
+}
+
+fn record(times: &mut Histogram<u64>, time: Duration) {
+    times.saturating_record(time.as_nanos().min(u128::from(MAX_NS)) as u64);
+}
+
+/// Takes the times.
+#[derive(Debug)]
+pub(super) struct Probe {
+    rng: Pcg64Mcg,
+    key: Vec<u8>,
+    without: Histograms,
+    during: Histograms,
+    steps: Histogram<u64>,
+    preempted: Steps,
+}
+
+impl Probe {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            rng: Pcg64Mcg::seed_from_u64(seed.rotate_left(17)),
+            key: Vec::with_capacity(MAX_KEY_BYTES),
+            without: Histograms::new(),
+            during: Histograms::new(),
+            steps: histogram(),
+            preempted: Steps::default(),
+        }
+    }
+
+    /// Times operations while nothing else goes on.
+    pub(super) fn without_pass(&mut self, store: &mut Store, now: Moment) {
+        for _ in 0..WARM_UP {
+            self.operation(store, now);
+        }
+        for i in 0..WITHOUT {
+            let set = i.is_multiple_of(SET_EVERY);
+            if let Some(time) = self.timed(store, now, set) {
+                note(&mut self.without, set, time);
+            }
+        }
+    }
+
+    /// Times the operations that follow a step of a pass.
+    pub(super) fn beside_step(&mut self, store: &mut Store, now: Moment) {
+        for i in 0..BESIDE_STEP {
+            let set = i.is_multiple_of(SET_EVERY);
+            if let Some(time) = self.timed(store, now, set) {
+                note(&mut self.during, set, time);
+            }
+        }
+    }
+
+    fn operation(&mut self, store: &mut Store, now: Moment) {
+        let set = self.rng.random_range(0..SET_EVERY) == 0;
+        let _ = self.timed(store, now, set);
+    }
+
+    /// Times one operation on a key that is there; `None` if none was found.
+    fn timed(&mut self, store: &mut Store, now: Moment, set: bool) -> Option<Duration> {
+        let key = &mut self.key;
+        let (len, expiry) = store.sample(self.rng.random(), now, MAX_KEY_BYTES, key)?;
+        let hash = bytes::hash(key);
+        let start = Instant::now();
+        if set {
+            store.set(key, bytes::value_for(hash, len), expiry);
+        } else {
+            black_box(store.get(key, now).and_then(|value| value.last().copied()));
+        }
+        Some(start.elapsed())
+    }
+
+    /// Runs a step of the healing and takes its time.
+    pub(super) fn step<R>(&mut self, step: impl FnOnce() -> R) -> R {
+        let (start, before) = (Instant::now(), involuntary_switches());
+        let result = step();
+        let time = start.elapsed();
+        let preempted = involuntary_switches() != before;
+        record(&mut self.steps, time);
+        let seen = &mut self.preempted;
+        if time > Duration::from_millis(1) {
+            seen.over_1ms += 1;
+            seen.over_1ms_preempted += u64::from(preempted);
+        }
+        if !preempted {
+            seen.longest_undisturbed_ns = seen.longest_undisturbed_ns.max(time.as_nanos() as u64);
+        }
+        result
+    }
+
+    pub(super) fn steps(&self) -> Steps {
+        Steps { times: (&self.steps).into(), ..self.preempted }
+    }
+
+    pub(super) fn latency(&self) -> Latency {
+        let (without, during) = (self.without.operations(), self.during.operations());
+        let p99_ratio = during.all.p99_ns as f64 / without.all.p99_ns.max(1) as f64;
+        Latency { without, during, p99_ratio }
+    }
+}
+
+fn note(times: &mut Histograms, set: bool, time: Duration) {
+    record(if set { &mut times.set } else { &mut times.get }, time);
+    record(&mut times.all, time);
+}
+
+/// How often the kernel took the processor away from this thread; 0 where it does not say.
+#[cfg(target_os = "linux")]
+fn involuntary_switches() -> i64 {
+    // SAFETY: all zero is a value of this plain struct.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the place is valid.
+    let code = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    if code == 0 { usage.ru_nivcsw } else { 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn involuntary_switches() -> i64 {
+    0
+}
