@@ -3,12 +3,18 @@
 //! else: no block is lost, no byte is changed, and the books balance.
 //!
 //! The test binary runs on the system's allocator; Tallow is called explicitly.
+//! Only what passes of defragmentation move is allocated as in a program, within
+//! [`on_tallow`].
 
 use crate::Tallow;
+use crate::defrag::{Defrag, Mover, Relocate, Settings, Visit};
 use crate::os::fake::{failing_after, failing_at};
+use crate::segment::{Entry, Segment};
 use crate::thread::each_record;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
+use std::alloc::System;
+use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
@@ -17,7 +23,7 @@ static TALLOW: Tallow = Tallow::new();
 /// The books are those of the whole process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -288,4 +294,177 @@ fn a_refused_realloc_keeps_the_block() {
     }
     assert!(refused >= 10, "{refused}");
     assert_eq!(crate::stats().allocated_bytes, before.allocated_bytes);
+}
+
+thread_local! {
+    static ON_TALLOW: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tallow within [`on_tallow`], else the system's allocator.
+struct Switch;
+
+#[global_allocator]
+static SWITCH: Switch = Switch;
+
+// SAFETY: each block goes back to where it came from: those of Tallow's that are
+// not huge are on its page map, and huge ones are never asked of it.
+unsafe impl GlobalAlloc for Switch {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if ON_TALLOW.get() && layout.size() <= 1 << 20 && layout.align() <= 4096 {
+            // SAFETY: the caller's promise is the same.
+            unsafe { TALLOW.alloc(layout) }
+        } else {
+            // SAFETY: as above.
+            unsafe { System.alloc(layout) }
+        }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        match Segment::entry_of(at.addr()) {
+            // SAFETY: the caller's promise is the same.
+            Entry::None => unsafe { System.dealloc(at, layout) },
+            // SAFETY: as above.
+            _ => unsafe { TALLOW.dealloc(at, layout) },
+        }
+    }
+}
+
+/// Runs `f` with this thread's allocations made by Tallow.
+fn on_tallow<R>(f: impl FnOnce() -> R) -> R {
+    struct Off;
+    impl Drop for Off {
+        fn drop(&mut self) {
+            ON_TALLOW.set(false);
+        }
+    }
+    ON_TALLOW.set(true);
+    let _off = Off;
+    f()
+}
+
+/// What a pass moves: of four lengths, one in ten stays.
+struct Sparse(Vec<Option<Box<[u8]>>>);
+
+impl Sparse {
+    fn contents(i: usize) -> impl Iterator<Item = u8> {
+        let len = [40, 100, 700, 3000][i / 3000];
+        (0..len).map(move |j: usize| (i * 31 + j * 7) as u8)
+    }
+
+    fn new() -> Self {
+        on_tallow(|| {
+            let mut list: Vec<_> = (0..12_000).map(|i| Some(Self::contents(i).collect())).collect();
+            list.iter_mut().enumerate().filter(|(i, _)| i % 10 != 3).for_each(|(_, it)| *it = None);
+            Self(list)
+        })
+    }
+
+    fn visit(&mut self, at: &mut usize, mover: &mut Mover<'_>) -> Visit {
+        let to = (*at + 500).min(self.0.len());
+        self.0[*at..to].relocate(mover);
+        *at = to;
+        if to < self.0.len() { Visit::More } else { Visit::Done }
+    }
+
+    fn check(&self) {
+        for (i, item) in self.0.iter().enumerate() {
+            assert_eq!(item.is_some(), i % 10 == 3);
+            if let Some(item) = item {
+                assert!(item.iter().copied().eq(Self::contents(i)), "object {i} changed");
+            }
+        }
+        balanced();
+    }
+
+    /// Takes steps of a pass to its end; the steps, and whether it did anything.
+    fn pass(&mut self, defrag: &mut Defrag<usize>) -> (u64, bool) {
+        let mut steps = 1;
+        while on_tallow(|| defrag.step(|at, mover| self.visit(at, mover))) {
+            balanced();
+            steps += 1;
+            assert!(steps < 100_000, "a pass without an end");
+        }
+        self.check();
+        (steps, defrag.last_outcome().is_some_and(|it| it.slabs_released > 0))
+    }
+}
+
+fn evacuating_slabs() -> u64 {
+    crate::stats().classes.iter().map(|c| c.slabs_evacuating).sum()
+}
+
+/// Runs a pass under each plan; then memory can be had back, and a pass goes well.
+fn passes_that_fail(plan: impl Fn(u64, &mut dyn FnMut())) {
+    let kept = Sparse::new();
+    for n in (0..20).chain((20..200).step_by(37)) {
+        crate::purge();
+        let mut data = Sparse::new();
+        let mut defrag = Defrag::<usize>::new(Settings::default());
+        let (before, failed) = (crate::stats(), crate::os::calls().failed);
+        let mut worked = false;
+        plan(n, &mut || worked = data.pass(&mut defrag).1);
+        assert!(worked, "call {n}: {:?}", defrag.last_outcome());
+        assert!(n > 0 || crate::os::calls().failed > failed, "no call was refused");
+        assert_eq!(evacuating_slabs(), 0);
+        let after = crate::stats();
+        assert_eq!(after.requested_bytes, before.requested_bytes, "call {n}");
+        assert_eq!(after.allocated_bytes, before.allocated_bytes, "call {n}");
+        let dirty = after.dirty_bytes;
+        assert!(crate::purge() >= dirty, "call {n}");
+        assert_eq!(crate::stats().dirty_bytes, 0, "call {n}");
+        assert!(crate::stats().resident_bytes <= before.resident_bytes, "call {n}");
+        data.check();
+        // The next one finds a place that is free.
+        let mut again = Sparse::new();
+        assert!(again.pass(&mut defrag).1);
+        data.check();
+    }
+    kept.check();
+}
+
+#[test]
+fn a_pass_whose_purging_is_refused_loses_nothing() {
+    let _alone = alone();
+    passes_that_fail(|n, pass| failing_after(n, pass));
+    passes_that_fail(|n, pass| failing_at(n, pass));
+}
+
+/// Takes all that can be had without the system.
+fn exhaust() -> Vec<Block> {
+    let mut all = Vec::new();
+    for size in [900 << 10, 100 << 10, 32 << 10, 24 << 10, 20_000, 16 << 10, 12_000, 8000, 4096] {
+        all.extend(core::iter::from_fn(|| Block::new(size, 8, 1, false)));
+    }
+    all
+}
+
+#[test]
+fn a_pass_for_which_there_is_no_memory_does_nothing() {
+    let _alone = alone();
+    // What a pass allocates to see whose blocks these are: there is room for that.
+    let small = [(24, 8), (100, 4), (1000, 1), (512, 64)];
+    let _room: Vec<_> = small.map(|(size, align)| Block::new(size, align, 1, false)).into();
+    let (mut idle, mut active) = (0, 0);
+    for free in 0..40 {
+        crate::purge();
+        let mut data = Sparse::new();
+        let mut defrag = Defrag::<usize>::new(Settings::default());
+        failing_after(0, || {
+            let mut all = exhaust();
+            // Room for none of the planner's lists, for one, or for both.
+            all.sort_by_key(|block| core::cmp::Reverse(block.layout.size()));
+            all.drain(..free.min(all.len())).for_each(Block::free);
+            match data.pass(&mut defrag) {
+                (1, false) => idle += 1,
+                _ => active += 1,
+            }
+            assert_eq!(evacuating_slabs(), 0);
+            all.into_iter().for_each(Block::free);
+        });
+        data.check();
+        // With memory there is a pass.
+        data.pass(&mut defrag);
+        assert!(defrag.last_outcome().is_some());
+    }
+    assert!(idle > 0 && active > 0, "{idle} idle, {active} active");
 }

@@ -6,7 +6,7 @@ use crate::arena::CENTRAL;
 use crate::class::{self, CLASS_COUNT, Class};
 use crate::segment::{Entry, Segment};
 use crate::slab::{Slab, State};
-use crate::thread::with_cache;
+use crate::thread::{Cache, with_cache};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
@@ -154,7 +154,7 @@ impl<'a> Mover<'a> {
 
     /// Whether the pass does anything.
     #[inline]
-    fn active(&self) -> bool {
+    pub(super) fn active(&self) -> bool {
         self.dirty_pages.is_some()
     }
 
@@ -196,6 +196,26 @@ impl<'a> Mover<'a> {
             }
             Entry::None | Entry::Large { .. } => false,
         }
+    }
+
+    /// Sees to it that a block of `bytes` bytes that is allocated next does not come
+    /// from where this thread has just freed one that should move.
+    #[cfg_attr(not(feature = "bytes"), allow(dead_code, reason = "that is who copies"))]
+    pub(super) fn clear_way(&mut self, bytes: usize) {
+        let Some(class) = class::of_layout(bytes, 1) else { return };
+        while let Some(region) = with_cache(|cache| {
+            // SAFETY: a region in the cache keeps its segment in place.
+            cache.take_newest(class, |region| unsafe { self.is_evacuating(region.addr()) })
+        }) {
+            self.desk.put(class, region);
+        }
+    }
+
+    /// Hands back what this thread has freed, so that it is not handed out again:
+    /// before memory is allocated in the place of memory that should move.
+    pub(super) fn send_freed(&mut self) {
+        self.desk.send();
+        with_cache(Cache::empty_own);
     }
 
     /// Moves a block if it should move: returns its new address, with the first

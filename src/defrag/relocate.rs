@@ -1,16 +1,21 @@
 //! [`Relocate`]: how a program's own types are visited.
 
+mod foreign;
+mod maps;
+
 use super::Mover;
 use crate::sync::of_programs::*;
 use core::alloc::Layout;
-use core::cell::{Cell, RefCell, UnsafeCell};
+use core::cell::{Cell, OnceCell, RefCell, UnsafeCell};
+use core::cmp::Reverse;
 use core::num::*;
 use core::ptr::{self, NonNull};
-use std::collections::{BTreeMap, BinaryHeap, HashMap, LinkedList, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BinaryHeap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 /// Data whose heap blocks may be moved.
 ///
@@ -54,6 +59,9 @@ owns_nothing!(NonZeroI8 NonZeroI16 NonZeroI32 NonZeroI64 NonZeroI128 NonZeroIsiz
 owns_nothing!(NonZeroU8 NonZeroU16 NonZeroU32 NonZeroU64 NonZeroU128 NonZeroUsize);
 owns_nothing!(AtomicBool AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize);
 owns_nothing!(AtomicU8 AtomicU16 AtomicU32 AtomicU64 AtomicUsize);
+owns_nothing!(core::cmp::Ordering core::alloc::Layout);
+owns_nothing!(std::net::IpAddr std::net::Ipv4Addr std::net::Ipv6Addr);
+owns_nothing!(std::net::SocketAddr std::net::SocketAddrV4 std::net::SocketAddrV6);
 owns_nothing!(core::time::Duration std::time::Instant std::time::SystemTime);
 
 impl<T: ?Sized> Relocate for &T {
@@ -253,6 +261,43 @@ tuples!(A B C);
 tuples!(A B C D);
 tuples!(A B C D E);
 tuples!(A B C D E F);
+tuples!(A B C D E F G);
+tuples!(A B C D E F G H);
+
+/// What is owned; borrowed data stay where they are.
+impl<B: ToOwned<Owned: Relocate> + ?Sized> Relocate for Cow<'_, B> {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        if let Cow::Owned(it) = self {
+            it.relocate(mover);
+        }
+    }
+}
+
+/// Types around one value.
+macro_rules! by_field {
+    ($($wrapper:ident)*) => { $(
+        impl<T: Relocate> Relocate for $wrapper<T> {
+            fn relocate(&mut self, mover: &mut Mover<'_>) {
+                self.0.relocate(mover);
+            }
+        }
+    )* };
+}
+by_field!(Reverse Wrapping Saturating);
+
+/// Cells that are set once.
+macro_rules! by_once {
+    ($($cell:ident)*) => { $(
+        impl<T: Relocate> Relocate for $cell<T> {
+            fn relocate(&mut self, mover: &mut Mover<'_>) {
+                if let Some(it) = self.get_mut() {
+                    it.relocate(mover);
+                }
+            }
+        }
+    )* };
+}
+by_once!(OnceCell OnceLock);
 
 macro_rules! by_unique {
     ($($pointer:ident)*) => { $(
@@ -293,24 +338,3 @@ macro_rules! by_lock {
     )* };
 }
 by_lock!(Mutex RwLock);
-
-/// The values; a map of `std` gives no access to its keys and its table.
-impl<K, V: Relocate, S> Relocate for HashMap<K, V, S> {
-    fn relocate(&mut self, mover: &mut Mover<'_>) {
-        self.values_mut().for_each(|value| value.relocate(mover));
-    }
-}
-
-/// The values; a map of `std` gives no access to its keys and its nodes.
-impl<K, V: Relocate> Relocate for BTreeMap<K, V> {
-    fn relocate(&mut self, mover: &mut Mover<'_>) {
-        self.values_mut().for_each(|value| value.relocate(mover));
-    }
-}
-
-/// The elements; a list of `std` gives no access to its nodes.
-impl<T: Relocate> Relocate for LinkedList<T> {
-    fn relocate(&mut self, mover: &mut Mover<'_>) {
-        self.iter_mut().for_each(|item| item.relocate(mover));
-    }
-}

@@ -55,3 +55,49 @@ impl State {
         })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::os::fake::with_huge_pages;
+    use crate::{Tallow, faults, purge, stats};
+    use core::alloc::{GlobalAlloc, Layout};
+
+    const COUNT: u64 = 32 << 10;
+    const TALLOW: Tallow = Tallow::new();
+
+    /// The page of a block, counted in groups of eight.
+    fn page(block: *mut u8) -> usize {
+        (block.addr() >> 12) % 8
+    }
+
+    #[test]
+    fn huge_pages_are_left_whole_until_half_could_go() {
+        let _alone = faults::alone();
+        let layout = Layout::from_size_align(512, 8).expect("a valid layout");
+        let free = |blocks: &mut Vec<*mut u8>, goes: &dyn Fn(usize) -> bool| {
+            blocks.retain(|&block| {
+                if goes(page(block)) {
+                    // SAFETY: allocated below with this layout, and forgotten.
+                    unsafe { TALLOW.dealloc(block, layout) };
+                }
+                !goes(page(block))
+            });
+        };
+        let before = stats().punched_bytes;
+        let punched = || stats().punched_bytes - before.min(stats().punched_bytes);
+        // SAFETY: the layout has a size.
+        let mut blocks: Vec<_> = (0..COUNT).map(|_| unsafe { TALLOW.alloc(layout) }).collect();
+        free(&mut blocks, &|page| page == 0);
+        let holes = COUNT * 512 / 8;
+        with_huge_pages(purge);
+        assert!(punched() < holes / 2, "{} of {holes} although they are dense", punched());
+        purge();
+        assert!(punched() > holes / 4 * 3, "{} of {holes} on small pages", punched());
+        free(&mut blocks, &|page| page < 7);
+        with_huge_pages(purge);
+        assert!(punched() > holes * 5, "{} of {} although they are sparse", punched(), holes * 7);
+        free(&mut blocks, &|_| true);
+        purge();
+        assert!(crate::audit().is_ok());
+    }
+}

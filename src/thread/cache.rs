@@ -122,6 +122,31 @@ impl Cache {
         magazine.cur.store(unsafe { cur.add(1) }, Ordering::Relaxed);
     }
 
+    /// Takes the newest cached region of `class` out of the cache if it is
+    /// `unwanted`; the caller sends it back to its slab.
+    pub(crate) fn take_newest(
+        &self,
+        class: Class,
+        unwanted: impl FnOnce(*mut u8) -> bool,
+    ) -> Option<*mut u8> {
+        // As in `allocate`, which this is but for the books.
+        light_fence();
+        let magazine = &self.magazines[class.index()];
+        let cur = magazine.cur.load(Ordering::Relaxed);
+        if cur <= magazine.base.load(Ordering::Relaxed) {
+            return None;
+        }
+        // SAFETY: `cur > base`, so there is an item below it (T1).
+        let top = unsafe { cur.sub(1) };
+        // SAFETY: the place was written when the item was pushed.
+        let region = unsafe { (*top).load(Ordering::Relaxed) };
+        if !unwanted(region) {
+            return None;
+        }
+        magazine.cur.store(top, Ordering::Relaxed);
+        Some(region)
+    }
+
     /// Enters bytes asked for.
     #[inline(always)]
     fn ask(&self, bytes: usize) {

@@ -94,6 +94,19 @@ fn the_demo_shows_fragmentation_and_heals_it() {
     assert!(number(&phases[1], "fragmentation_ratio") >= 1.5, "{}", phases[1]);
     assert!(number(&json["defrag"], "moved_bytes") > 0.0, "{}", json["defrag"]);
     assert!(number(&json["defrag"], "passes") >= 1.0);
+    let moved = number(&json["defrag"], "moved_bytes");
+    assert!(moved <= 1.05 * number(&json["defrag"], "predicted_bytes"), "{}", json["defrag"]);
+    let gained: f64 =
+        json["gains"].as_array().expect("a list").iter().map(|g| number(g, "released_bytes")).sum();
+    assert!((gained - number(&json["defrag"], "released_bytes")).abs() < 0.5, "{}", json["gains"]);
+    let latency = &json["latency"];
+    for times in [&json["defrag"]["step"], &latency["without"]["all"], &latency["during"]["all"]] {
+        let at = |name| number(times, name);
+        assert!(at("count") > 0.0, "{times}");
+        assert!(at("p50_ns") <= at("p99_ns") && at("p99_ns") <= at("p99_9_ns"), "{times}");
+        assert!(at("p99_9_ns") <= at("max_ns"), "{times}");
+    }
+    assert!(number(latency, "p99_ratio") > 0.0, "{latency}");
     assert!(rss(2) < 0.7 * rss(1), "{} of {} bytes are still there", rss(2), rss(1));
 }
 
