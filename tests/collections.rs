@@ -181,7 +181,7 @@ mod of_indexmap {
         });
         heals(|id| (0..ELEMENTS).rev().map(|i| key(id, i)).collect::<IndexSet<_, RandomState>>());
         let (mut map, pass) = (IndexMap::<_, _, RandomState>::default(), Pass::begin);
-        (0..9).rev().for_each(|i| drop(map.insert(key(0, i), i)));
+        map.extend((0..9).rev().map(|i| (key(0, i), i)));
         map.relocate(&mut pass(Options::default()).step(Duration::MAX));
         assert!(map.values().rev().copied().eq(0..9));
     }
