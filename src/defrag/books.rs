@@ -65,12 +65,19 @@ pub(super) fn add(to: &AtomicU64, n: u64) {
     to.fetch_add(n, Ordering::Relaxed);
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Books {
     pub(super) fn note_step(&self, took: Duration) {
-        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         add(&self.steps, 1);
-        add(&self.time_ns, ns);
-        self.longest_step_ns.fetch_max(ns, Ordering::Relaxed);
+        self.note_time(took);
+        self.longest_step_ns.fetch_max(nanos(took), Ordering::Relaxed);
+    }
+
+    pub(super) fn note_time(&self, took: Duration) {
+        add(&self.time_ns, nanos(took));
     }
 
     /// Enters regions moved.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// How often fragmentation is judged.
 const JUDGE_EVERY: Duration = Duration::from_millis(100);
+/// How long what could not be reached is left alone.
+const FORGET_AFTER: Duration = Duration::from_secs(300);
 
 /// When a [`Defrag`] works, and how hard. The knobs, and what they are when not
 /// set, are those of Redis's active defragmentation.
@@ -137,9 +139,11 @@ pub struct Defrag<C> {
     /// When the next step is due, and the next judgement.
     due: Option<Instant>,
     judge_at: Option<Instant>,
-    /// What the last pass has promised and not released: it belongs to data that
-    /// are not visited. It takes no second pass to find that out.
+    /// What the last pass has promised and not released, if that was most of it:
+    /// it belongs to data that are not visited. No second pass tries again, but for
+    /// one now and then: other data may have come in its place.
     out_of_reach_bytes: u64,
+    forget_at: Option<Instant>,
     last: Option<Outcome>,
 }
 
@@ -156,6 +160,7 @@ impl<C: Default> Defrag<C> {
             due: None,
             judge_at: None,
             out_of_reach_bytes: 0,
+            forget_at: None,
             last: None,
         }
     }
@@ -189,8 +194,14 @@ impl<C: Default> Defrag<C> {
         let took = now.elapsed();
         let wait = took * (100 - self.effort_percent) / self.effort_percent;
         if !goes_on {
+            self.effort_percent = 0;
+            if self.last.is_none() {
+                // It could not begin: another pass runs, or nothing can be moved.
+                self.due = self.judge_at;
+                return JUDGE_EVERY;
+            }
             // Perhaps there is more to gain: judged when the next step is due.
-            (self.effort_percent, self.judge_at) = (0, None);
+            self.judge_at = None;
         }
         self.due = Instant::now().checked_add(wait);
         wait
@@ -236,7 +247,13 @@ impl<C: Default> Defrag<C> {
                 if pass.end_until(deadline) {
                     let outcome = pass.outcome();
                     let promised = pass.predicted().released_bytes;
-                    self.out_of_reach_bytes = promised.saturating_sub(outcome.released_bytes);
+                    let short = promised.saturating_sub(outcome.released_bytes);
+                    // Less than half of what was promised: another pass would do no
+                    // better. Otherwise objects were written anew meanwhile, in the
+                    // places of others, and there may be more to gain.
+                    let in_vain = short > outcome.released_bytes;
+                    self.out_of_reach_bytes = if in_vain { short } else { 0 };
+                    self.forget_at = started.checked_add(FORGET_AFTER);
                     self.last = Some(outcome);
                     self.pass = None;
                     return false;
@@ -250,6 +267,9 @@ impl<C: Default> Defrag<C> {
     fn judge(&mut self) -> u32 {
         let stats = stats();
         let evacuable_bytes = stats.evacuable_bytes();
+        if self.forget_at.is_some_and(|at| at <= Instant::now()) {
+            (self.out_of_reach_bytes, self.forget_at) = (0, None);
+        }
         self.out_of_reach_bytes = self.out_of_reach_bytes.min(evacuable_bytes);
         let gain_bytes = evacuable_bytes - self.out_of_reach_bytes;
         self.settings.effort_percent(gain_bytes, stats.allocated_bytes)
@@ -283,8 +303,12 @@ impl<C: Default> Defrag<C> {
     }
 
     /// Ends the pass under way, if there is one, at once. What was moved is moved.
+    /// [`poll`](Defrag::poll) judges anew when 100 ms have gone by.
     pub fn stop(&mut self) {
         self.last = self.pass.take().map(Pass::finish).or(self.last);
+        self.effort_percent = 0;
+        self.judge_at = Instant::now().checked_add(JUDGE_EVERY);
+        self.due = self.judge_at;
     }
 }
 

@@ -149,6 +149,11 @@ impl<'a> Mover<'a> {
             |budget| started.checked_add(budget).unwrap_or(started + Duration::from_secs(1 << 30));
         let (deadline, end) = (after(budget - budget / PURGE_SHARE), after(budget));
         let before = (outcome.hits, outcome.misses);
+        if dirty_pages.is_some() {
+            // What was freed since the last step, before it is used again: a block in
+            // a slab that is being emptied, behind the program's cursor, would pin it.
+            with_cache(Cache::empty_own);
+        }
         Self { desk, outcome, dirty_pages, started, deadline, end, before, looks: 0, late: false }
     }
 

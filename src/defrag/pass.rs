@@ -95,7 +95,11 @@ impl Outcome {
     fn note_slice(&mut self, since: Instant, deadline: Option<Instant>) {
         match deadline {
             Some(_) => self.note_step(since.elapsed()),
-            None => self.time += since.elapsed(),
+            None => {
+                let took = since.elapsed();
+                self.time += took;
+                BOOKS.note_time(took);
+            }
         }
     }
 }

@@ -59,14 +59,24 @@ pub(super) fn huge_pages_always() -> bool {
     super::read_file(path, &mut text).starts_with(b"[always]")
 }
 
+const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
+
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: the call takes plain numbers.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
+/// Announces that barriers will be wanted. A process of one thread does that at
+/// once; one of several waits for some milliseconds, which a step of
+/// defragmentation has not got.
+pub(super) fn expect_barriers() {
+    membarrier(REGISTER_PRIVATE_EXPEDITED);
+}
+
 /// Makes every running thread of the process pass a full memory barrier.
 /// `false` where the kernel does not offer it (before Linux 4.14).
 pub(super) fn barrier_everywhere() -> bool {
-    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
-    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
-    // SAFETY: the call takes plain numbers.
-    let membarrier =
-        |command: libc::c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 };
     membarrier(PRIVATE_EXPEDITED)
         || membarrier(REGISTER_PRIVATE_EXPEDITED) && membarrier(PRIVATE_EXPEDITED)
 }

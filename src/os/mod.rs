@@ -157,6 +157,11 @@ pub(crate) unsafe fn remap(
     call(&CALLS.remap, || unsafe { native::remap(at, old_bytes, new_bytes) })
 }
 
+/// Prepares for [`barrier_everywhere`], best while there is one thread.
+pub(crate) fn expect_barriers() {
+    native::keep_errno(native::expect_barriers);
+}
+
 /// Makes every running thread of the process pass a full memory barrier, so
 /// that what they do next sees what the caller wrote before. `false` where the
 /// system cannot. Some microseconds; interrupts the processors that run them.

@@ -38,6 +38,8 @@ pub(super) fn huge_pages_always() -> bool {
     false
 }
 
+pub(super) fn expect_barriers() {}
+
 /// Nothing portable does this.
 pub(super) fn barrier_everywhere() -> bool {
     false

@@ -529,6 +529,7 @@ fn watch_forks() {
     // Relaxed: a flag of its own; a second thread need not wait for the first.
     if !DONE.swap(true, Ordering::Relaxed) {
         os::at_fork(fork::before_fork, fork::after_fork_in_parent, fork::after_fork_in_child);
+        os::expect_barriers();
     }
 }
 

@@ -107,6 +107,15 @@ fn the_demo_shows_fragmentation_and_heals_it() {
         assert!(at("p99_9_ns") <= at("max_ns"), "{times}");
     }
     assert!(number(latency, "p99_ratio") > 0.0, "{latency}");
+    // There is too little to gain here for a paced pass.
+    assert!(number(&latency["queueing"]["without"], "count") > 0.0, "{latency}");
+    assert_eq!(latency["queueing"]["effort_percent"], 0);
+    let step = &json["defrag"]["step"];
+    assert!(number(step, "count") >= number(&json["defrag"], "steps"), "{}", json["defrag"]);
+    assert!(number(step, "over_1ms_preempted") <= number(step, "over_1ms"), "{step}");
+    let regions: f64 =
+        json["gains"].as_array().expect("a list").iter().map(|g| number(g, "regions_moved")).sum();
+    assert!((regions - number(&json["defrag"], "hits")).abs() < 0.5, "{}", json["gains"]);
     assert!(rss(2) < 0.7 * rss(1), "{} of {} bytes are still there", rss(2), rss(1));
 }
 

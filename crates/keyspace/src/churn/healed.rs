@@ -2,7 +2,7 @@
 
 use super::{Churn, Defrag, Phase};
 use crate::gauge::Allocator;
-use crate::store::Cursor;
+use crate::store::{Cursor, Store};
 use std::time::{Duration, Instant};
 use tallow::defrag::{Defrag as Defragmenter, Mover, Outcome, Prediction, Settings, Visit};
 
@@ -27,6 +27,7 @@ impl Churn<'_> {
         self.sample(Phase::Healed, 0.0);
         self.shrink_tables(&mut defrag, &mut pace);
         self.probe.without_pass(&mut self.store, self.now);
+        self.probe.arrivals_without_pass(&mut self.store, self.now);
         if self.recorder.allocator() == Allocator::Tallow {
             let mut settings = Settings::default();
             settings.step = STEP;
@@ -64,7 +65,21 @@ impl Churn<'_> {
         defrag.tables_shrunk_bytes = before - self.store.table_bytes();
     }
 
-    /// One pass over the store, at full effort; each step is followed by some requests. Returns
+    /// The beginning of the first pass, at the pace that a service would take, while requests
+    /// arrive. Returns what it predicted, if it began.
+    fn defragment_at_pace(&mut self, defragmenter: &mut Defragmenter<Cursor>) -> Prediction {
+        let mut predicted = Prediction::default();
+        self.probe.arrivals_beside_pass(&mut self.store, self.now, |store| {
+            let wait = defragmenter.poll(visitor(store));
+            predicted = defragmenter.predicted().unwrap_or(predicted);
+            let effort_percent = defragmenter.effort_percent();
+            // At rest: the pass is over, or what it would gain is not worth one at this pace.
+            (effort_percent > 0).then_some((effort_percent, wait))
+        });
+        predicted
+    }
+
+    /// One pass over the store, at full effort but for the first moments; each step is followed by some requests. Returns
     /// whether another may be worth while.
     fn defragment(
         &mut self,
@@ -78,17 +93,13 @@ impl Churn<'_> {
         if stats.evacuable_bytes() < worth_bytes {
             return false;
         }
-        let mut predicted = Prediction::default();
-        loop {
-            let store = &mut self.store;
-            let visit =
-                |cursor: &mut Cursor, mover: &mut Mover<'_>| match store.relocate(cursor, mover) {
-                    true => Visit::Done,
-                    false => Visit::More,
-                };
-            if !self.probe.step(|| defragmenter.step(visit)) {
-                break;
-            }
+        let first = pass_number == 0;
+        let mut predicted =
+            if first { self.defragment_at_pace(defragmenter) } else { Prediction::default() };
+        let mut under_way = !first || defragmenter.last_outcome().is_none();
+        while under_way {
+            let visit = visitor(&mut self.store);
+            under_way = self.probe.step(|| defragmenter.step(visit));
             predicted = defragmenter.predicted().unwrap_or(predicted);
             self.probe.beside_step(&mut self.store, self.now);
             let pass_share = 0.8 / f64::from(MAX_PASSES);
@@ -110,6 +121,10 @@ impl Churn<'_> {
             pace.last = Instant::now();
         }
     }
+}
+
+fn visitor(store: &mut Store) -> impl FnOnce(&mut Cursor, &mut Mover<'_>) -> Visit {
+    |cursor, mover| if store.relocate(cursor, mover) { Visit::Done } else { Visit::More }
 }
 
 /// When the timeline gets its next point. The number of points is bounded, and the room for them

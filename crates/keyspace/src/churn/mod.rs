@@ -17,7 +17,7 @@ mod probe;
 mod record;
 mod replay;
 
-pub use probe::{Latency, Operations, Steps, Times};
+pub use probe::{Latency, Operations, Queueing, Steps, Times};
 pub use record::{ClassGain, Defrag, Phase, PhaseBooks, Point, Recorder, Run};
 
 use crate::clock::{Expiry, Moment};

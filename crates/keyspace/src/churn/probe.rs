@@ -5,7 +5,7 @@
 //! time decides how many of them there are, and must not decide what is allocated.
 
 use crate::bytes;
-use crate::clock::Moment;
+use crate::clock::{Expiry, Moment};
 use crate::store::Store;
 use hdrhistogram::Histogram;
 use rand::{RngExt, SeedableRng};
@@ -21,6 +21,10 @@ const WITHOUT: u32 = 100_000;
 const BESIDE_STEP: u32 = 100;
 /// One operation in so many is a SET, the others are GETs.
 const SET_EVERY: u32 = 10;
+/// Time between two arrivals of the requests that do not wait for each other.
+const ARRIVE_EVERY: Duration = Duration::from_micros(20);
+/// How long they arrive, without a pass and beside a paced one.
+const ARRIVALS: Duration = Duration::from_millis(500);
 /// The longest key that is drawn.
 const MAX_KEY_BYTES: usize = 4096;
 /// The longest time that a histogram can hold.
@@ -65,6 +69,21 @@ pub struct Operations {
     pub all: Times,
 }
 
+/// What requests see that arrive at a fixed rate, whether or not the thread that serves them is
+/// busy: from arrival to completion. One that arrives during a step waits for its end.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Queueing {
+    /// Time between two arrivals.
+    pub arrive_every_ns: u64,
+    /// The highest effort of the pass, in percent of one processor; 0 when there was too little to
+    /// gain for a paced one.
+    pub effort_percent: u32,
+    /// While nothing else goes on.
+    pub without: Times,
+    /// Beside a paced pass.
+    pub during: Times,
+}
+
 /// What defragmentation costs the operations beside it.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Latency {
@@ -74,6 +93,8 @@ pub struct Latency {
     pub during: Operations,
     /// p99 of all operations during a pass, over that without one; 0 when there was no pass.
     pub p99_ratio: f64,
+    /// The same with the time that requests wait for a step.
+    pub queueing: Queueing,
 }
 
 /// Times of the steps of the healing.
@@ -116,6 +137,14 @@ fn record(times: &mut Histogram<u64>, time: Duration) {
     times.saturating_record(time.as_nanos().min(u128::from(MAX_NS)) as u64);
 }
 
+/// The key drawn last: its hash, the length of its value, and when it expires.
+#[derive(Clone, Copy, Debug)]
+struct Drawn {
+    hash: u64,
+    len: usize,
+    expiry: Expiry,
+}
+
 /// Takes the times.
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -123,6 +152,9 @@ pub(super) struct Probe {
     key: Vec<u8>,
     without: Histograms,
     during: Histograms,
+    arrivals_without: Histogram<u64>,
+    arrivals_during: Histogram<u64>,
+    effort_percent: u32,
     steps: Histogram<u64>,
     preempted: Steps,
 }
@@ -134,6 +166,9 @@ impl Probe {
             key: Vec::with_capacity(MAX_KEY_BYTES),
             without: Histograms::new(),
             during: Histograms::new(),
+            arrivals_without: histogram(),
+            arrivals_during: histogram(),
+            effort_percent: 0,
             steps: histogram(),
             preempted: Steps::default(),
         }
@@ -162,6 +197,61 @@ impl Probe {
         }
     }
 
+    /// Serves requests as they arrive, and nothing else.
+    pub(super) fn arrivals_without_pass(&mut self, store: &mut Store, now: Moment) {
+        self.serve_arrivals(store, now, false, |_, _| Some(ARRIVALS));
+    }
+
+    /// Serves requests as they arrive, and takes steps between them until the time is over or
+    /// `poll` returns `None`. It returns the effort in percent, and how long to wait for the next
+    /// step.
+    pub(super) fn arrivals_beside_pass(
+        &mut self,
+        store: &mut Store,
+        now: Moment,
+        mut poll: impl FnMut(&mut Store) -> Option<(u32, Duration)>,
+    ) {
+        self.serve_arrivals(store, now, true, |probe, store| {
+            let (effort_percent, wait) = probe.step(|| poll(store))?;
+            probe.effort_percent = probe.effort_percent.max(effort_percent);
+            Some(wait)
+        });
+    }
+
+    /// An event loop in real time: a step if one is due, then all requests that have arrived.
+    fn serve_arrivals(
+        &mut self,
+        store: &mut Store,
+        now: Moment,
+        beside_pass: bool,
+        mut poll: impl FnMut(&mut Self, &mut Store) -> Option<Duration>,
+    ) {
+        let start = Instant::now();
+        let (mut arrival, mut due, mut number) = (start, start, 0_u32);
+        // Drawn before the step that may come first, which then has its say in the caches.
+        let mut drawn = self.draw(store, now);
+        while start.elapsed() < ARRIVALS {
+            if due <= Instant::now() {
+                let Some(wait) = poll(self, store) else { break };
+                due = Instant::now() + wait;
+            }
+            while arrival <= Instant::now() {
+                if let Some(drawn) = drawn {
+                    self.run(store, now, number.is_multiple_of(SET_EVERY), drawn);
+                    let times = if beside_pass {
+                        &mut self.arrivals_during
+                    } else {
+                        &mut self.arrivals_without
+                    };
+                    record(times, arrival.elapsed());
+                }
+                arrival += ARRIVE_EVERY;
+                number += 1;
+                drawn = self.draw(store, now);
+            }
+        }
+    }
+
     fn operation(&mut self, store: &mut Store, now: Moment) {
         let set = self.rng.random_range(0..SET_EVERY) == 0;
         let _ = self.timed(store, now, set);
@@ -169,16 +259,27 @@ impl Probe {
 
     /// Times one operation on a key that is there; `None` if none was found.
     fn timed(&mut self, store: &mut Store, now: Moment, set: bool) -> Option<Duration> {
+        let drawn = self.draw(store, now)?;
+        let start = Instant::now();
+        self.run(store, now, set, drawn);
+        Some(start.elapsed())
+    }
+
+    /// Draws a key.
+    fn draw(&mut self, store: &Store, now: Moment) -> Option<Drawn> {
         let key = &mut self.key;
         let (len, expiry) = store.sample(self.rng.random(), now, MAX_KEY_BYTES, key)?;
-        let hash = bytes::hash(key);
-        let start = Instant::now();
+        Some(Drawn { hash: bytes::hash(key), len, expiry })
+    }
+
+    /// A GET of the key drawn last, or a SET that leaves it as it is.
+    fn run(&self, store: &mut Store, now: Moment, set: bool, drawn: Drawn) {
         if set {
-            store.set(key, bytes::value_for(hash, len), expiry);
+            let value = bytes::value_for(drawn.hash, drawn.len);
+            store.set(&self.key, value, drawn.expiry);
         } else {
-            black_box(store.get(key, now).and_then(|value| value.last().copied()));
+            black_box(store.get(&self.key, now).and_then(|value| value.last().copied()));
         }
-        Some(start.elapsed())
     }
 
     /// Runs a step of the healing and takes its time.
@@ -206,7 +307,13 @@ impl Probe {
     pub(super) fn latency(&self) -> Latency {
         let (without, during) = (self.without.operations(), self.during.operations());
         let p99_ratio = during.all.p99_ns as f64 / without.all.p99_ns.max(1) as f64;
-        Latency { without, during, p99_ratio }
+        let queueing = Queueing {
+            arrive_every_ns: ARRIVE_EVERY.as_nanos() as u64,
+            effort_percent: self.effort_percent,
+            without: (&self.arrivals_without).into(),
+            during: (&self.arrivals_during).into(),
+        };
+        Latency { without, during, p99_ratio, queueing }
     }
 }
 

@@ -224,6 +224,7 @@ fn figures_section(page: &mut String, report: &Report) -> Result<(), DrawError> 
 
 fn times(page: &mut String, report: &Report) -> fmt::Result {
     let (step, latency) = (&report.defrag.step, &report.latency);
+    let queueing = &latency.queueing;
     page.push_str(
         "<table><tr><th>time of</th><th>count</th><th>median</th><th>99 %</th><th>99.9 %</th>\
          <th>longest</th></tr>",
@@ -232,6 +233,8 @@ fn times(page: &mut String, report: &Report) -> fmt::Result {
         ("a step of the healing", &step.times),
         ("an operation while a pass runs", &latency.during.all),
         ("an operation before", &latency.without.all),
+        ("a request beside a paced pass, waiting for its steps included", &queueing.during),
+        ("a request before", &queueing.without),
     ] {
         write!(page, "<tr><td>{name}</td><td>{}</td>", thousands(times.count))?;
         for ns in [times.p50_ns, times.p99_ns, times.p99_9_ns, times.max_ns] {
@@ -240,6 +243,15 @@ fn times(page: &mut String, report: &Report) -> fmt::Result {
         page.push_str("</tr>");
     }
     page.push_str("</table>");
+    if queueing.during.count > 0 {
+        write!(
+            page,
+            "<p>Requests arrive one each {} and are served by the thread that defragments, at {} % \
+             of its time at most; their time runs from arrival to completion.</p>",
+            time(queueing.arrive_every_ns),
+            queueing.effort_percent,
+        )?;
+    }
     if step.over_1ms > 0 {
         write!(
             page,

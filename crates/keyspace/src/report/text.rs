@@ -75,6 +75,18 @@ pub fn write_summary(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             time(latency.during.all.p99_ns),
             time(latency.without.all.p99_ns),
         )?;
+        let queueing = &latency.queueing;
+        if queueing.during.count > 0 {
+            writeln!(
+                out,
+                "Requests, one each {}, from arrival to completion: 99 % within {} beside a pass at \
+                 {} % of a processor (they wait for its steps), within {} before.",
+                time(queueing.arrive_every_ns),
+                time(queueing.during.p99_ns),
+                queueing.effort_percent,
+                time(queueing.without.p99_ns),
+            )?;
+        }
     }
     writeln!(
         out,
