@@ -25,6 +25,11 @@ const SET_EVERY: u32 = 10;
 const ARRIVE_EVERY: Duration = Duration::from_micros(20);
 /// How long they arrive, without a pass and beside a paced one.
 const ARRIVALS: Duration = Duration::from_millis(500);
+/// Keys that the operations go round, drawn beforehand, and the room for them. Looking for a key
+/// brings its entry into the caches, so that must be long ago when its operation is timed: together
+/// they are more than the caches next to the processor hold.
+const POOL_KEYS: usize = 16_384;
+const POOL_BYTES: usize = 1 << 20;
 /// The longest key that is drawn.
 const MAX_KEY_BYTES: usize = 4096;
 /// The longest time that a histogram can hold.
@@ -137,9 +142,11 @@ fn record(times: &mut Histogram<u64>, time: Duration) {
     times.saturating_record(time.as_nanos().min(u128::from(MAX_NS)) as u64);
 }
 
-/// The key drawn last: its hash, the length of its value, and when it expires.
+/// A key of the pool: where it lies there, its hash, its value's length, and when it expires.
 #[derive(Clone, Copy, Debug)]
 struct Drawn {
+    start: usize,
+    key_len: usize,
     hash: u64,
     len: usize,
     expiry: Expiry,
@@ -149,6 +156,10 @@ struct Drawn {
 #[derive(Debug)]
 pub(super) struct Probe {
     rng: Pcg64Mcg,
+    pool: Vec<Drawn>,
+    pool_bytes: Vec<u8>,
+    next: usize,
+    /// The key whose turn it is.
     key: Vec<u8>,
     without: Histograms,
     during: Histograms,
@@ -163,6 +174,9 @@ impl Probe {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             rng: Pcg64Mcg::seed_from_u64(seed.rotate_left(17)),
+            pool: Vec::with_capacity(POOL_KEYS),
+            pool_bytes: Vec::with_capacity(POOL_BYTES),
+            next: 0,
             key: Vec::with_capacity(MAX_KEY_BYTES),
             without: Histograms::new(),
             during: Histograms::new(),
@@ -176,6 +190,7 @@ impl Probe {
 
     /// Times operations while nothing else goes on.
     pub(super) fn without_pass(&mut self, store: &mut Store, now: Moment) {
+        self.fill_pool(store, now);
         for _ in 0..WARM_UP {
             self.operation(store, now);
         }
@@ -228,8 +243,7 @@ impl Probe {
     ) {
         let start = Instant::now();
         let (mut arrival, mut due, mut number) = (start, start, 0_u32);
-        // Drawn before the step that may come first, which then has its say in the caches.
-        let mut drawn = self.draw(store, now);
+        let mut drawn = self.draw();
         while start.elapsed() < ARRIVALS {
             if due <= Instant::now() {
                 let Some(wait) = poll(self, store) else { break };
@@ -247,7 +261,7 @@ impl Probe {
                 }
                 arrival += ARRIVE_EVERY;
                 number += 1;
-                drawn = self.draw(store, now);
+                drawn = self.draw();
             }
         }
     }
@@ -259,20 +273,36 @@ impl Probe {
 
     /// Times one operation on a key that is there; `None` if none was found.
     fn timed(&mut self, store: &mut Store, now: Moment, set: bool) -> Option<Duration> {
-        let drawn = self.draw(store, now)?;
+        let drawn = self.draw()?;
         let start = Instant::now();
         self.run(store, now, set, drawn);
         Some(start.elapsed())
     }
 
-    /// Draws a key.
-    fn draw(&mut self, store: &Store, now: Moment) -> Option<Drawn> {
-        let key = &mut self.key;
-        let (len, expiry) = store.sample(self.rng.random(), now, MAX_KEY_BYTES, key)?;
-        Some(Drawn { hash: bytes::hash(key), len, expiry })
+    fn fill_pool(&mut self, store: &Store, now: Moment) {
+        for _ in 0..POOL_KEYS {
+            let key = &mut self.key;
+            let found = store.sample(self.rng.random(), now, MAX_KEY_BYTES, key);
+            let Some((len, expiry)) = found else { continue };
+            let (start, key_len) = (self.pool_bytes.len(), key.len());
+            if start + key_len > POOL_BYTES {
+                break;
+            }
+            self.pool_bytes.extend_from_slice(key);
+            self.pool.push(Drawn { start, key_len, hash: bytes::hash(key), len, expiry });
+        }
     }
 
-    /// A GET of the key drawn last, or a SET that leaves it as it is.
+    /// The next key of the pool; `None` if it is empty.
+    fn draw(&mut self) -> Option<Drawn> {
+        self.next = if self.next + 1 < self.pool.len() { self.next + 1 } else { 0 };
+        let drawn = *self.pool.get(self.next)?;
+        self.key.clear();
+        self.key.extend_from_slice(&self.pool_bytes[drawn.start..][..drawn.key_len]);
+        Some(drawn)
+    }
+
+    /// A GET of the key whose turn it is, or a SET that leaves it as it is.
     fn run(&self, store: &mut Store, now: Moment, set: bool, drawn: Drawn) {
         if set {
             let value = bytes::value_for(drawn.hash, drawn.len);
