@@ -27,7 +27,7 @@ svg { width: 100%; height: auto; display: block }
   background: linear-gradient(90deg, rgb(251,229,205), rgb(122,176,166), rgb(16,75,88)) }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid #e5e7eb } th { font-weight: 600 }
-th:first-child, td:first-child { text-align: left } code { background: #f3f4f6; padding: 1px 5px; border-radius: 4px }
+td + td { white-space: nowrap } th:first-child, td:first-child { text-align: left } code { background: #f3f4f6; padding: 1px 5px; border-radius: 4px }
 @media (max-width: 760px) { .cards, .maps { grid-template-columns: 1fr } section { overflow-x: auto } }
 ";
 
