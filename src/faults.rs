@@ -330,7 +330,7 @@ unsafe impl GlobalAlloc for Switch {
 }
 
 /// Runs `f` with this thread's allocations made by Tallow.
-fn on_tallow<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn on_tallow<R>(f: impl FnOnce() -> R) -> R {
     struct Off;
     impl Drop for Off {
         fn drop(&mut self) {

@@ -109,6 +109,28 @@ impl Central {
         bin.refill(tag, want, self, out, || self.contended())
     }
 
+    /// Claims up to `want` regions of a class from slabs that are there, in any
+    /// arena, but preferably in `arena`; a fresh slab is taken when all are full.
+    /// 0 when memory is out.
+    pub(crate) fn claim_dense(
+        &self,
+        arena: usize,
+        class: Class,
+        want: u32,
+        out: &mut impl FnMut(*mut u8),
+    ) -> u32 {
+        let others = (0..MAX_ARENAS).filter(|&other| other != arena);
+        for arena in core::iter::once(arena).chain(others) {
+            let tag = Tag::new(class, arena as u8);
+            let bin = &self.arenas[arena].bins[class.index()];
+            let got = bin.refill(tag, want, &NothingFresh(self), out, || self.contended());
+            if got > 0 {
+                return got;
+            }
+        }
+        self.claim(arena, class, want, out)
+    }
+
     pub(crate) fn bin(&self, tag: Tag) -> Option<&Bin> {
         let arena = self.arenas.get(tag.arena())?;
         Some(&arena.bins[tag.class()?.index()])
@@ -324,5 +346,26 @@ impl Supply<crate::slab::Shipped> for Central {
     fn refaulted(&self, pages: u32) {
         self.holes.pages.fetch_sub(pages as usize, Ordering::Relaxed);
         self.holes.refaulted.fetch_add(pages.into(), Ordering::Relaxed);
+    }
+}
+
+/// Takes slabs back, and has none to give.
+struct NothingFresh<'a>(&'a Central);
+
+impl Supply<crate::slab::Shipped> for NothingFresh<'_> {
+    fn fresh(&self, _: Tag) -> Option<NonNull<Slab>> {
+        None
+    }
+
+    fn retire(&self, slab: NonNull<Slab>) {
+        self.0.retire(slab);
+    }
+
+    fn punched(&self, pages: u32) {
+        self.0.punched(pages);
+    }
+
+    fn refaulted(&self, pages: u32) {
+        self.0.refaulted(pages);
     }
 }

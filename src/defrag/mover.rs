@@ -50,8 +50,8 @@ impl Desk {
         }
     }
 
-    /// A region in one of the fullest slabs of the arena; `None` when memory is
-    /// out.
+    /// A region in one of the fullest slabs, of that arena if it has one; `None`
+    /// when memory is out.
     fn take(&mut self, class: Class, arena: usize) -> Option<NonNull<u8>> {
         let ready = &mut self.ready[class.index()];
         let count = &mut self.ready_count[class.index()];
@@ -61,7 +61,7 @@ impl Desk {
             with_cache(|cache| {
                 cache.with_shared(|shared, _| {
                     let want = READY as u32;
-                    let got = CENTRAL.claim(arena, class, want, &mut |at| {
+                    let got = CENTRAL.claim_dense(arena, class, want, &mut |at| {
                         ready[n] = at;
                         n += 1;
                     });

@@ -104,10 +104,10 @@ impl Outcome {
     }
 }
 
-/// How far a pass has come. Bins are numbered through all arenas.
+/// How far a pass has come. Bins are numbered class by class.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// Counts the slabs of a bin, and plans it.
+    /// Counts the slabs of a bin, and plans its class when it is the last one.
     Counting {
         bin: usize,
     },
@@ -131,10 +131,10 @@ enum Stage {
 struct Planner {
     options: Options,
     walk: Walk,
-    /// Slabs of the bin at hand by live regions; room for the longest.
+    /// Slabs of the class at hand by live regions, in all arenas; room for the
+    /// longest.
     by_live: Vec<u32>,
-    /// One for each bin.
-    plans: Vec<ClassPlan>,
+    plans: [ClassPlan; CLASS_COUNT],
     market: Market,
     bound: Bound,
 }
@@ -142,11 +142,10 @@ struct Planner {
 impl Planner {
     /// `None` when memory is out.
     fn new(options: Options) -> Option<Self> {
-        let (mut by_live, mut plans) = (Vec::new(), Vec::new());
+        let mut by_live = Vec::new();
         by_live.try_reserve_exact(MAX_CAPACITY).ok()?;
-        plans.try_reserve_exact(BINS).ok()?;
         by_live.resize(MAX_CAPACITY, 0);
-        plans.resize(BINS, ClassPlan::default());
+        let plans = [ClassPlan::default(); CLASS_COUNT];
         let market = Market::new();
         let bound = market.bound(0);
         Some(Self { options, walk: Walk::default(), by_live, plans, market, bound })
@@ -278,10 +277,12 @@ impl Pass {
         if looked == SLABS_AT_ONCE {
             return;
         }
-        let it = plan(info.capacity.into(), by_live);
-        planner.market.offer(info.capacity.into(), info.slab_bytes() as u64, by_live, &it);
-        planner.plans[i] = it;
-        by_live.fill(0);
+        if (i + 1).is_multiple_of(MAX_ARENAS) {
+            let it = plan(info.capacity.into(), by_live);
+            planner.market.offer(info.capacity.into(), info.slab_bytes() as u64, by_live, &it);
+            planner.plans[class.index()] = it;
+            by_live.fill(0);
+        }
         planner.walk = Walk::default();
         self.stage = Stage::Counting { bin: i + 1 };
     }
@@ -290,7 +291,7 @@ impl Pass {
         let Some((class, bin)) = bin(i) else { return };
         let info = class.info();
         let (capacity, slab_bytes) = (info.capacity.into(), info.slab_bytes() as u64);
-        let plan = planner.plans[i];
+        let plan = planner.plans[class.index()];
         let mut purchase = Purchase { capacity, slab_bytes, plan, bound: &mut planner.bound };
         let (mut looked, mut slabs, mut regions) = (0, 0u64, 0u64);
         if plan.slabs > 0 {
@@ -301,7 +302,7 @@ impl Pass {
                 goes
             });
         }
-        planner.plans[i] = purchase.plan;
+        planner.plans[class.index()] = purchase.plan;
         self.marked[class.index()] += slabs;
         self.predicted.slabs += slabs;
         self.predicted.regions += regions;
@@ -444,7 +445,75 @@ fn blocks_are_tallows() -> bool {
 
 /// The bin with that number; `None` behind the last one.
 fn bin(i: usize) -> Option<(Class, &'static Bin)> {
-    let arena = CENTRAL.arenas.get(i / CLASS_COUNT)?;
-    let class = Class::new(i % CLASS_COUNT)?;
-    Some((class, &arena.bins[class.index()]))
+    let class = Class::new(i / MAX_ARENAS)?;
+    Some((class, &CENTRAL.arenas[i % MAX_ARENAS].bins[class.index()]))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::faults::{alone, on_tallow};
+    use core::ptr::NonNull;
+
+    /// A partial slab each in two arenas: neither has room for itself alone.
+    #[test]
+    fn arenas_empty_their_slabs_into_each_other() {
+        let _alone = alone();
+        let layout = Layout::from_size_align(1536, 8).expect("a layout");
+        let class = class::of_layout(layout.size(), layout.align()).expect("a small one");
+        let mut regions = Vec::new();
+        with_cache(Cache::recall_all);
+        CENTRAL.disown_all();
+        let slabs = || CENTRAL.arenas.iter().map(|a| a.bins[class.index()].counts());
+        let partial = || slabs().map(|c| c.partial.iter().sum::<usize>() + c.owned).sum::<usize>();
+        let before = partial();
+        with_cache(|cache| {
+            cache.with_shared(|shared, _| {
+                for arena in [MAX_ARENAS - 2, MAX_ARENAS - 1] {
+                    let want = 3;
+                    let got = CENTRAL.claim(arena, class, want, &mut |at| regions.push(at));
+                    assert_eq!(got, want);
+                    shared.claimed[class.index()] += i64::from(got);
+                }
+            });
+        });
+        for (i, &at) in regions.iter().enumerate() {
+            // SAFETY: the region is ours, and longer.
+            unsafe { at.write_bytes(i as u8, layout.size()) };
+        }
+        assert_eq!(partial(), before + 2);
+        on_tallow(|| {
+            let mut pass = Pass::begin(Options::default());
+            assert!(pass.predicted().slabs > 0);
+            let mut mover = pass.step(Duration::from_secs(1));
+            for at in &mut regions {
+                let block = NonNull::new(*at).expect("claimed");
+                // SAFETY: a whole region of that class, which nobody else knows.
+                if let Some(to) = unsafe { mover.move_raw(block, layout) } {
+                    *at = to.as_ptr();
+                }
+            }
+            drop(mover);
+            let (predicted, outcome) = (pass.predicted(), pass.finish());
+            assert_eq!(outcome.slabs_released, predicted.slabs);
+            assert_eq!(outcome.moved_bytes, predicted.moved_bytes);
+        });
+        for (i, &at) in regions.iter().enumerate() {
+            // SAFETY: as above.
+            let bytes = unsafe { core::slice::from_raw_parts(at, layout.size()) };
+            assert!(bytes.iter().all(|&b| b == i as u8));
+        }
+        assert_eq!(partial(), before + 1);
+        give_back_all(class, &regions);
+        assert!(crate::audit().is_ok());
+    }
+
+    fn give_back_all(class: Class, regions: &[*mut u8]) {
+        with_cache(|cache| {
+            cache.with_shared(|shared, _| {
+                CENTRAL.give_back(class, regions);
+                shared.claimed[class.index()] -= regions.len() as i64;
+            });
+        });
+    }
 }
