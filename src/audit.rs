@@ -153,17 +153,19 @@ impl Counted {
                     self.audit.large_bytes += (pages as u64) << LG_PAGE;
                     pages
                 }
-                Entry::Slab(node) => {
+                entry @ Entry::Slab { header, .. } => {
                     // SAFETY: the page map names valid headers (A1).
-                    let slab = unsafe { node.cast::<Slab>().as_ref() };
+                    let slab = unsafe { header.cast::<Slab>().as_ref() };
                     let Some(class) = slab.header().tag().class() else {
                         self.check("the class of a slab", None, 0, 1);
                         return;
                     };
                     self.slab(slab, class);
+                    let named = entry == Entry::Slab { header, class };
+                    self.check("the class in the page map", Some(class), 1, named.into());
                     let pages = usize::from(class.info().slab_pages);
                     for other in page..page + pages {
-                        let same = segment.entry(other) == Entry::Slab(node);
+                        let same = segment.entry(other) == entry;
                         self.check("the page map of a slab", Some(class), 1, same.into());
                     }
                     pages.next_multiple_of(os::page_bytes() >> LG_PAGE)

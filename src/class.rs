@@ -161,7 +161,7 @@ pub(crate) fn of_layout(size: usize, align: usize) -> Option<Class> {
 
 /// The smallest class whose regions hold `size <= SMALL_MAX_BYTES` bytes.
 #[inline(always)]
-fn of_size(size: usize) -> Class {
+pub(crate) fn of_size(size: usize) -> Class {
     if size <= TABLE_MAX {
         return Class(BY_EIGHTH[(size + 7) >> 3]);
     }
@@ -172,6 +172,7 @@ fn of_size(size: usize) -> Class {
 
 impl Class {
     /// The class at place `index`, if there is one.
+    #[inline(always)]
     pub(crate) fn new(index: usize) -> Option<Self> {
         (index < CLASS_COUNT).then_some(Self(index as u8))
     }
@@ -184,6 +185,13 @@ impl Class {
     #[inline(always)]
     pub(crate) fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// Items that a magazine may grow to when each may hold `bytes`.
+    pub(crate) fn magazine_max(self, bytes: usize) -> u16 {
+        let info = self.info();
+        let items = bytes / info.region_bytes as usize;
+        info.magazine_max.min(items.max(MAGAZINE_MIN) as u16)
     }
 
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! Floor 9: `Tallow` as a [`GlobalAlloc`] and as an [`Allocator`].
 
 use crate::heap;
+use crate::settings::{Builder, Settings};
 use allocator_api2::alloc::{AllocError, Allocator};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
@@ -27,14 +28,37 @@ impl Tallow {
     pub const fn new() -> Self {
         Self
     }
+
+    /// The allocator with other settings, for a `static`: see [`Builder`].
+    #[must_use]
+    pub const fn builder() -> Builder {
+        Builder::DEFAULT
+    }
 }
 
-// SAFETY: blocks are as large and as aligned as their layout (class C1; page
-// runs), belong to nobody else until freed (slab L1), and do not move.
-unsafe impl GlobalAlloc for Tallow {
+/// [`Tallow`] with settings chosen at compile time, for a `static`. From
+/// [`Tallow::builder`]; see [`Builder`].
+#[derive(Clone, Copy, Debug)]
+pub struct Tuned {
+    settings: Builder,
+}
+
+impl Builder {
+    /// The allocator with these settings. Those of the first one that is called
+    /// hold for the process, which has one heap.
+    #[must_use]
+    pub const fn build(self) -> Tuned {
+        Tuned { settings: self }
+    }
+}
+
+const DEFAULT: &Settings = &Builder::DEFAULT;
+
+// SAFETY: as for `Tallow`, from which it differs by what settings it brings.
+unsafe impl GlobalAlloc for Tuned {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        heap::allocate(layout)
+        heap::allocate::<true>(layout, &self.settings)
     }
 
     #[inline]
@@ -45,13 +69,39 @@ unsafe impl GlobalAlloc for Tallow {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        heap::allocate_zeroed(layout)
+        heap::allocate_zeroed::<true>(layout, &self.settings)
     }
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's promise is the same.
-        unsafe { heap::reallocate(ptr, layout, new_size) }
+        unsafe { heap::reallocate(ptr, layout, new_size, &self.settings) }
+    }
+}
+
+// SAFETY: blocks are as large and as aligned as their layout (class C1; page
+// runs), belong to nobody else until freed (slab L1), and do not move.
+unsafe impl GlobalAlloc for Tallow {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        heap::allocate::<true>(layout, DEFAULT)
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { heap::free(ptr, layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        heap::allocate_zeroed::<true>(layout, DEFAULT)
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { heap::reallocate(ptr, layout, new_size, DEFAULT) }
     }
 }
 
@@ -71,14 +121,14 @@ unsafe impl Allocator for Tallow {
         if layout.size() == 0 {
             return block(dangling(layout), 0);
         }
-        block(heap::allocate(layout), layout.size())
+        block(heap::allocate::<true>(layout, DEFAULT), layout.size())
     }
 
     fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         if layout.size() == 0 {
             return block(dangling(layout), 0);
         }
-        block(heap::allocate_zeroed(layout), layout.size())
+        block(heap::allocate_zeroed::<true>(layout, DEFAULT), layout.size())
     }
 
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
@@ -114,7 +164,8 @@ unsafe impl Allocator for Tallow {
 unsafe fn resize(ptr: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
     if old.size() > 0 && new.size() > 0 && old.align() == new.align() {
         // SAFETY: the caller's promise; the alignment stays.
-        return block(unsafe { heap::reallocate(ptr.as_ptr(), old, new.size()) }, new.size());
+        let kept = unsafe { heap::reallocate(ptr.as_ptr(), old, new.size(), DEFAULT) };
+        return block(kept, new.size());
     }
     let moved = Tallow.allocate(new)?;
     let n = old.size().min(new.size());

@@ -10,27 +10,46 @@
 
 use crate::arena::{CENTRAL, large};
 use crate::class;
-use crate::thread::with_cache;
+use crate::config::{LG_PAGE, PAGE_BYTES, SMALL_MAX_BYTES};
+use crate::error::Corruption;
+use crate::os;
+use crate::segment::{Entry, Segment};
+use crate::settings::{Moment, SETTINGS, Settings};
+use crate::thread::{heed, with_cache};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-/// A block for `layout`, or null. May call the OS.
+/// A block for `layout`, or null. May call the OS. The first call of all puts
+/// `settings` into effect. The size is entered as requested if `COUNTED`; then it
+/// must be given back by [`free`].
 #[inline(always)]
-pub(crate) fn allocate(layout: Layout) -> *mut u8 {
+pub(crate) fn allocate<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) => with_cache(|cache| cache.allocate(class, layout.size())),
-        None => allocate_block(layout, false),
+        Some(class) => {
+            with_cache(|cache| cache.allocate::<COUNTED>(class, layout.size(), settings))
+        }
+        None => allocate_block::<COUNTED>(layout, false, settings),
     }
+}
+
+/// A block of at least `size` bytes, uncounted, if the thread's cache has one; else
+/// null, and [`allocate`] may have one.
+#[inline(always)]
+pub(crate) fn allocate_cached(size: usize) -> *mut u8 {
+    if size > SMALL_MAX_BYTES {
+        return ptr::null_mut();
+    }
+    with_cache(|cache| cache.pop(class::of_size(size))).unwrap_or(ptr::null_mut())
 }
 
 /// A block whose bytes are zero, or null. Pages fresh from the OS are not
 /// written again.
 #[inline]
-pub(crate) fn allocate_zeroed(layout: Layout) -> *mut u8 {
+pub(crate) fn allocate_zeroed<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
     if class::of_layout(layout.size(), layout.align()).is_none() {
-        return allocate_block(layout, true);
+        return allocate_block::<COUNTED>(layout, true, settings);
     }
-    let block = allocate(layout);
+    let block = allocate::<COUNTED>(layout, settings);
     if !block.is_null() {
         // SAFETY: a fresh block of at least this size.
         unsafe { ptr::write_bytes(block, 0, layout.size()) };
@@ -45,7 +64,7 @@ pub(crate) fn allocate_zeroed(layout: Layout) -> *mut u8 {
 #[inline(always)]
 pub(crate) unsafe fn free(block: *mut u8, layout: Layout) {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) => with_cache(|cache| cache.free(class, block, layout.size())),
+        Some(class) => with_cache(|cache| cache.free::<true>(class, block, layout.size())),
         // SAFETY: the caller's promise.
         None => unsafe { free_block(block, layout) },
     }
@@ -59,7 +78,12 @@ pub(crate) unsafe fn free(block: *mut u8, layout: Layout) {
 /// The block was allocated with `layout`, and `new_size`, rounded up to its
 /// alignment, fits `isize`.
 #[inline]
-pub(crate) unsafe fn reallocate(block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+pub(crate) unsafe fn reallocate(
+    block: *mut u8,
+    layout: Layout,
+    new_size: usize,
+    settings: &Settings,
+) -> *mut u8 {
     let (old_size, align) = (layout.size(), layout.align());
     let from = class::of_layout(old_size, align);
     let to = class::of_layout(new_size, align);
@@ -75,7 +99,7 @@ pub(crate) unsafe fn reallocate(block: *mut u8, layout: Layout, new_size: usize)
     }
     // SAFETY: the caller's promise about `new_size`.
     let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, align) };
-    let moved = allocate(new_layout);
+    let moved = allocate::<true>(new_layout, settings);
     if !moved.is_null() {
         // SAFETY: both blocks are at least that long, and distinct.
         unsafe { ptr::copy_nonoverlapping(block, moved, old_size.min(new_size)) };
@@ -86,7 +110,12 @@ pub(crate) unsafe fn reallocate(block: *mut u8, layout: Layout, new_size: usize)
 }
 
 #[cold]
-fn allocate_block(layout: Layout, zeroed: bool) -> *mut u8 {
+fn allocate_block<const COUNTED: bool>(
+    layout: Layout,
+    zeroed: bool,
+    settings: &Settings,
+) -> *mut u8 {
+    heed(settings);
     let (size, align) = (layout.size(), layout.align());
     let block = if large::serves(size, align) {
         CENTRAL.large.allocate(&CENTRAL.pages, size, align).map(|extent| {
@@ -100,7 +129,11 @@ fn allocate_block(layout: Layout, zeroed: bool) -> *mut u8 {
         CENTRAL.huge.allocate(&CENTRAL.meta, size, align)
     };
     let Some(block) = block else { return ptr::null_mut() };
-    with_cache(|cache| cache.request_block(0, size));
+    with_cache(|cache| cache.request_block(0, if COUNTED { size } else { 0 }));
+    if !zeroed && let Some(fill) = SETTINGS.fill() {
+        // SAFETY: a fresh block of at least this size.
+        unsafe { ptr::write_bytes(block.as_ptr(), fill.byte(Moment::Allocated), size) };
+    }
     block.as_ptr()
 }
 
@@ -111,6 +144,10 @@ unsafe fn free_block(block: *mut u8, layout: Layout) {
     let Some(block) = NonNull::new(block) else { return };
     let (size, align) = (layout.size(), layout.align());
     with_cache(|cache| cache.request_block(size, 0));
+    if let Some(fill) = SETTINGS.fill() {
+        // SAFETY: a block of that size, by the caller's promise.
+        unsafe { ptr::write_bytes(block.as_ptr(), fill.byte(Moment::Freed), size) };
+    }
     if large::serves(size, align) {
         // SAFETY: the caller's promise.
         unsafe { CENTRAL.large.free(&CENTRAL.pages, block, size) };
@@ -145,6 +182,100 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
     kept
 }
 
+/// Takes a block back whose layout its owner does not know; aborts when it is
+/// none. It must have been allocated uncounted.
+///
+/// # Safety
+/// It is used no more.
+#[inline(always)]
+pub(crate) unsafe fn free_unsized(block: *mut u8) {
+    match Segment::class_of(block.addr()) {
+        Some(class) => with_cache(|cache| cache.free::<false>(class, block, 0)),
+        // SAFETY: the caller's promise.
+        None => unsafe { free_block_unsized(block) },
+    }
+}
+
+/// # Safety
+/// As for [`free_unsized`].
+#[cold]
+unsafe fn free_block_unsized(block: *mut u8) {
+    let Some(at) = NonNull::new(block) else { return };
+    let Some(size) = block_bytes(block.addr()) else {
+        os::abort(Corruption::Foreign { address: block.addr(), size: 0 });
+    };
+    with_cache(|cache| cache.request_block(0, 0));
+    if large::serves(size, 1) && Segment::find(block.addr()).is_some() {
+        // SAFETY: the caller's promise.
+        unsafe { CENTRAL.large.free(&CENTRAL.pages, at, size) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { CENTRAL.huge.free(&CENTRAL.meta, at, size) };
+    }
+}
+
+/// Bytes of the large or huge block at `address`.
+fn block_bytes(address: usize) -> Option<usize> {
+    match Segment::entry_of(address) {
+        Entry::Large { pages } if address.is_multiple_of(PAGE_BYTES) => Some(pages << LG_PAGE),
+        Entry::None => CENTRAL.huge.bytes_at(address),
+        _ => None,
+    }
+}
+
+/// Bytes that the owner of the block at `address` may use; `None` when there is
+/// no block.
+pub(crate) fn usable_bytes(address: usize) -> Option<usize> {
+    match Segment::entry_of(address) {
+        Entry::Slab { class, .. } => Some(class.info().region_bytes as usize),
+        _ => block_bytes(address),
+    }
+}
+
+/// [`reallocate`] for an owner who does not know the layout, which was aligned to
+/// no more than `align`.
+///
+/// # Safety
+/// The block is the caller's, and was allocated uncounted.
+pub(crate) unsafe fn reallocate_unsized(
+    block: *mut u8,
+    new_size: usize,
+    align: usize,
+    settings: &Settings,
+) -> *mut u8 {
+    let (Some(at), Some(old)) = (NonNull::new(block), usable_bytes(block.addr())) else {
+        os::abort(Corruption::Foreign { address: block.addr(), size: 0 });
+    };
+    let to = class::of_layout(new_size, align);
+    if to.is_some_and(|class| class.info().region_bytes as usize == old) {
+        return block;
+    }
+    if to.is_none() && old > SMALL_MAX_BYTES {
+        let large = Segment::find(block.addr()).is_some();
+        let kept = match (large, large::serves(new_size, align)) {
+            (true, true) => {
+                // SAFETY: the caller's promise.
+                unsafe { CENTRAL.large.resize(&CENTRAL.pages, at, old, new_size) }.then_some(at)
+            }
+            // SAFETY: the caller's promise. A remapped block is aligned to a page.
+            (false, false) => unsafe { CENTRAL.huge.resize(at, old, new_size) },
+            _ => None,
+        };
+        if let Some(kept) = kept {
+            return kept.as_ptr();
+        }
+    }
+    let Ok(layout) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
+    let moved = allocate::<false>(layout, settings);
+    if !moved.is_null() {
+        // SAFETY: both blocks are at least that long, and distinct.
+        unsafe { ptr::copy_nonoverlapping(block, moved, old.min(new_size)) };
+        // SAFETY: the caller's promise.
+        unsafe { free_unsized(block) };
+    }
+    moved
+}
+
 /// Gives back everything that can be given back now; returns the bytes that
 /// went to the OS.
 #[cold]
@@ -159,4 +290,14 @@ pub(crate) fn purge() -> usize {
 pub(crate) fn idle() {
     with_cache(crate::thread::Cache::empty_own);
     CENTRAL.pages.tick(crate::os::now_ms());
+}
+
+/// Puts settings into effect, whatever held before. May call the OS.
+#[cold]
+pub(crate) fn configure(settings: &Settings) {
+    let decay = SETTINGS.put(settings);
+    CENTRAL.pages.set_decay(decay);
+    if SETTINGS.fill().is_some() {
+        with_cache(crate::thread::Cache::give_up);
+    }
 }

@@ -21,6 +21,7 @@
 
 use crate::arena::CENTRAL;
 use crate::pages::decay::EPOCHS;
+use crate::settings::whole_ms;
 use crate::sync::{AtomicBool, Ordering};
 use crate::thread::{Cache, activity, generation, with_cache};
 use crate::{heap, os};
@@ -161,7 +162,5 @@ pub fn idle() {
 /// once, `None` never (until [`crate::purge`]). Ten seconds when nothing is set.
 /// May call the OS.
 pub fn set_decay(time: Option<Duration>) {
-    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    // Less than a millisecond, but not zero, is a millisecond.
-    CENTRAL.pages.set_decay(time.map(|t| if t.is_zero() { 0 } else { ms(t).max(1) }));
+    CENTRAL.pages.set_decay(time.map(whole_ms));
 }

@@ -8,7 +8,7 @@
 //! | floor | modules | what it owns |
 //! |---|---|---|
 //! | 0 | `sync`, [`config`], `error` | atomics (std's or loom's), the numbers, the last line |
-//! | 1 | `bits`, `os`, `lock` | bit sets; the only door to the system; a lock that survives `fork` |
+//! | 1 | `bits`, `os`, `lock`, `settings` | bit sets; the only door to the system; a lock that survives `fork`; what can be chosen |
 //! | 2 | `class` | size classes, tables made at compile time |
 //! | 3 | `meta`, `segment` | Tallow's own memory; from an address to its owner |
 //! | 4 | `pages` | runs of pages: dirty, purged, given back; the decay clock |
@@ -16,7 +16,7 @@
 //! | 6 | `arena` | bins, large blocks, huge mappings |
 //! | 7 | `thread` | magazines, records, thread exit, fork |
 //! | 8 | `heap` | the routes of `alloc`, `dealloc`, `realloc` |
-//! | 9 | `global`, [`stats()`], [`audit()`], [`process()`], [`defrag`], [`janitor`] | what the outside sees |
+//! | 9 | `global`, [`raw`], [`stats()`], [`audit()`], [`process()`], [`defrag`], [`janitor`] | what the outside sees |
 //!
 //! [`design`] says what was decided, and on what measurement.
 
@@ -34,6 +34,8 @@ mod bits;
 mod lock;
 #[cfg(not(loom))]
 mod os;
+#[cfg(not(loom))]
+mod settings;
 // Floor 2
 mod class;
 
@@ -68,6 +70,8 @@ pub mod janitor;
 #[cfg(not(loom))]
 mod process;
 #[cfg(not(loom))]
+pub mod raw;
+#[cfg(not(loom))]
 mod stats;
 
 #[cfg(all(test, not(loom)))]
@@ -76,10 +80,11 @@ mod faults;
 mod face {
     pub use crate::audit::{Audit, AuditError, audit};
     pub use crate::class::CLASS_COUNT;
-    pub use crate::global::Tallow;
+    pub use crate::global::{Tallow, Tuned};
     pub use crate::janitor::{idle, set_decay};
     pub use crate::os::OsCalls;
     pub use crate::process::{Overcommit, Process, Thp, process};
+    pub use crate::settings::{Builder, Fill, HugePages};
     pub use crate::stats::{ClassStats, SlabView, Snapshot, slabs, stats};
 
     /// Gives memory back now: empties the calling thread's cache, recalls those

@@ -20,6 +20,7 @@
 //!   they lie in metadata, so that the header is two pages and not three.
 
 use crate::bits::PageSet;
+use crate::class::Class;
 use crate::config::{
     HUGE_PAGE_BYTES, LG_ADDRESS, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES,
 };
@@ -28,6 +29,7 @@ use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use core::ptr::{self, NonNull};
 use static_assertions::const_assert;
 
+const_assert!(LG_ADDRESS <= Entry::LG_CLASS);
 const LG_SEGMENT: u32 = SEGMENT_BYTES.trailing_zeros();
 const MAP_WORDS: usize = 1 << (LG_ADDRESS - LG_SEGMENT - 6);
 
@@ -73,21 +75,32 @@ pub(crate) const PAGES_PER_HUGE: usize = SEGMENT_PAGES / HUGE_PAGES;
 pub(crate) enum Entry {
     /// Free, or the inside of a large block, or the segment's header.
     None,
-    /// A slab, by the address of its header.
-    Slab(NonNull<u8>),
+    /// A slab: the address of its header, and its class, so that a free that is
+    /// told no size need not look at the header.
+    Slab { header: NonNull<u8>, class: Class },
     /// The first page of a large block of so many pages.
     Large { pages: usize },
 }
 
 impl Entry {
     const LARGE: usize = 1;
+    /// Above the addresses ([`LG_ADDRESS`]): the class and 1.
+    const LG_CLASS: u32 = usize::BITS - u8::BITS;
 
     fn encode(self) -> usize {
         match self {
             Self::None => 0,
-            Self::Slab(header) => header.as_ptr().expose_provenance(),
+            Self::Slab { header, class } => {
+                header.as_ptr().expose_provenance() | (class.index() + 1) << Self::LG_CLASS
+            }
             Self::Large { pages } => pages << 1 | Self::LARGE,
         }
+    }
+
+    /// The class of a slab's entry.
+    #[inline(always)]
+    fn class(word: usize) -> Option<Class> {
+        Class::new((word >> Self::LG_CLASS).wrapping_sub(1))
     }
 
     #[inline]
@@ -95,7 +108,11 @@ impl Entry {
         if word & Self::LARGE != 0 {
             return Self::Large { pages: word >> 1 };
         }
-        NonNull::new(ptr::with_exposed_provenance_mut(word)).map_or(Self::None, Self::Slab)
+        let header = ptr::with_exposed_provenance_mut(word & ((1 << Self::LG_CLASS) - 1));
+        match (NonNull::new(header), Self::class(word)) {
+            (Some(header), Some(class)) => Self::Slab { header, class },
+            _ => Self::None,
+        }
     }
 }
 
@@ -169,6 +186,18 @@ impl Segment {
             None => Entry::None,
             Some(segment) => segment.entry((address & (SEGMENT_BYTES - 1)) >> LG_PAGE),
         }
+    }
+
+    /// The class of the slab that the page with this address belongs to.
+    #[inline(always)]
+    pub(crate) fn class_of(address: usize) -> Option<Class> {
+        let segment: *const Self = Self::find(address)?;
+        let page = (address & (SEGMENT_BYTES - 1)) >> LG_PAGE;
+        // SAFETY: a word of the header. In the first two a class would stand above
+        // the bits that a slot or an address has, so they name none.
+        let word = unsafe { &*segment.cast::<AtomicUsize>().add(page) };
+        // Acquire: as in `entry`.
+        Entry::class(word.load(Ordering::Acquire))
     }
 
     #[inline]

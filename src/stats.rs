@@ -292,8 +292,8 @@ pub(crate) unsafe fn each_slab_held(mut f: impl FnMut(&'static Slab, Class)) {
                 page += match segment.entry(page) {
                     Entry::None => 1,
                     Entry::Large { pages } => pages,
-                    Entry::Slab(node) => {
-                        let slab = node.cast::<Slab>().as_ref();
+                    Entry::Slab { header, .. } => {
+                        let slab = header.cast::<Slab>().as_ref();
                         match slab.header().tag().class() {
                             Some(class) => {
                                 f(slab, class);

@@ -8,7 +8,7 @@
 mod imp {
     use core::cell::UnsafeCell;
     pub(crate) use core::sync::atomic::{
-        AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
     };
 
     /// A cell whose accesses loom can watch; here it is a plain one.

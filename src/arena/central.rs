@@ -11,6 +11,7 @@ use crate::meta::Meta;
 use crate::os;
 use crate::pages::PageHeap;
 use crate::segment::{Entry, Segment};
+use crate::settings::SETTINGS;
 use crate::slab::{After, Slab, Tag};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::ptr::NonNull;
@@ -89,7 +90,7 @@ impl Central {
         // Relaxed: counts only.
         let n = self.contention.fetch_add(1, Ordering::Relaxed) + 1;
         let open = self.open.load(Ordering::Relaxed);
-        if n.is_multiple_of(CONTENTION_LIMIT) && open < MAX_ARENAS.min(os::processors()) {
+        if n.is_multiple_of(CONTENTION_LIMIT) && open < SETTINGS.arenas().min(os::processors()) {
             let _ =
                 self.open.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -141,8 +142,8 @@ impl Central {
     pub(crate) fn place(&self, class: Class, address: usize) -> Result<Place, Corruption> {
         let region_bytes = class.info().region_bytes as usize;
         match Segment::entry_of(address) {
-            Entry::Slab(node) => {
-                let slab = node.cast::<Slab>();
+            Entry::Slab { header, .. } => {
+                let slab = header.cast::<Slab>();
                 // SAFETY: headers are never unmapped (meta, M1).
                 let it = unsafe { slab.as_ref() };
                 let tag = it.header().tag();
@@ -312,7 +313,11 @@ impl Supply<crate::slab::Shipped> for Central {
         let address = extent.start.addr().get();
         // Before the slab can be claimed from (A1). The segment is on the map: it
         // lent the pages.
-        Segment::find(address)?.set_entry(Segment::page_of(address), pages, Entry::Slab(node));
+        Segment::find(address)?.set_entry(
+            Segment::page_of(address),
+            pages,
+            Entry::Slab { header: node, class },
+        );
         // SAFETY: the node has the room, the pages are ours.
         Some(unsafe { Slab::install(node, tag, extent.start.as_ptr(), info.capacity.into()) })
     }

@@ -162,6 +162,20 @@ impl Huge {
         moved
     }
 
+    /// Bytes of the block at `address`, if there is one.
+    pub(crate) fn bytes_at(&self, address: usize) -> Option<usize> {
+        let table = self.table.lock();
+        let mut at = table.buckets[bucket(address)];
+        // SAFETY: nodes in the table are valid.
+        while let Some(node) = unsafe { at.as_ref() } {
+            if node.address == address {
+                return Some(node.bytes);
+            }
+            at = node.next;
+        }
+        None
+    }
+
     pub(crate) fn books(&self) -> BlockBooks {
         self.table.lock().books
     }

@@ -134,6 +134,6 @@ fn find(at: NonNull<u8>, size: usize) -> (&'static Segment, usize, usize) {
             owned_bytes: pages << LG_PAGE,
         }),
         // A slab's region, or nothing that is alive.
-        Entry::Slab(_) | Entry::None => os::abort(Corruption::Foreign { address, size }),
+        Entry::Slab { .. } | Entry::None => os::abort(Corruption::Foreign { address, size }),
     }
 }

@@ -194,9 +194,9 @@ impl<'a> Mover<'a> {
     #[inline]
     unsafe fn is_evacuating(&self, address: usize) -> bool {
         match Segment::entry_of(address) {
-            Entry::Slab(node) => {
+            Entry::Slab { header, .. } => {
                 // SAFETY: headers are never unmapped (meta, M1).
-                let slab = unsafe { node.cast::<Slab>().as_ref() };
+                let slab = unsafe { header.cast::<Slab>().as_ref() };
                 self.active() && slab.header().state() == State::Evacuating
             }
             Entry::None | Entry::Large { .. } => false,

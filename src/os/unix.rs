@@ -70,6 +70,23 @@ pub(crate) fn write_stderr(mut bytes: &[u8]) {
     }
 }
 
+/// A variable of the environment; `None` also in a program that runs with more
+/// rights than its user. The text stays as long as nobody changes the variable.
+pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
+    // SAFETY: these have no preconditions.
+    let raised = unsafe { libc::getuid() != libc::geteuid() || libc::getgid() != libc::getegid() };
+    // SAFETY: as above. Also set for programs with capabilities of their own.
+    #[cfg(target_os = "linux")]
+    let raised = raised || unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    if raised {
+        return None;
+    }
+    // SAFETY: the name is a C string.
+    let text = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: a C string, if it is not null.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
 /// Reads the start of a file into `out` and returns what was read; empty when
 /// the file cannot be read. Allocates nothing, so it may run anywhere.
 pub(crate) fn read_file<'a>(path: &CStr, out: &'a mut [u8]) -> &'a [u8] {

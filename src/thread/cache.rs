@@ -1,6 +1,7 @@
 //! The thread cache: the hot path, and the slow paths behind it.
 
 use super::fork;
+use super::local::with_cache;
 use super::record::{ITEMS_AT, Record, Shared, each_record, orphan};
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
@@ -8,6 +9,7 @@ use crate::config::{BLOCK_TICK_EVERY, MAGAZINE_START, TICK_EVERY};
 use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
 use crate::os;
+use crate::settings::{Moment, SETTINGS, Settings};
 use crate::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering, light_fence};
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
@@ -64,56 +66,77 @@ pub(crate) struct Cache {
     stage: AtomicU32,
 }
 
-thread_local! {
-    // No destructor and a constant start: an access is an address.
-    static CACHE: Cache = const {
-        Cache {
+impl Cache {
+    /// A cache that was never used: all zero.
+    #[cfg_attr(feature = "initial-exec", allow(dead_code, reason = "the linker makes it"))]
+    pub(super) const fn unused() -> Self {
+        Self {
             magazines: [const { Magazine::unused() }; CLASS_COUNT],
             asked_bytes: AtomicI64::new(0),
             returned_bytes: AtomicI64::new(0),
             record: AtomicPtr::new(ptr::null_mut()),
             stage: AtomicU32::new(Stage::Fresh as u32),
         }
-    };
-}
+    }
 
-/// Runs `f` with the calling thread's cache.
-#[inline(always)]
-pub(crate) fn with_cache<R>(f: impl FnOnce(&Cache) -> R) -> R {
-    CACHE.with(f)
-}
-
-impl Cache {
     /// A region of `class` for a block of `size` bytes; null when memory is out.
+    /// The size is entered if `COUNTED`.
     #[inline(always)]
-    pub(crate) fn allocate(&self, class: Class, size: usize) -> *mut u8 {
+    pub(crate) fn allocate<const COUNTED: bool>(
+        &self,
+        class: Class,
+        size: usize,
+        settings: &Settings,
+    ) -> *mut u8 {
+        match self.pop(class) {
+            Some(region) => {
+                if COUNTED {
+                    self.ask(size);
+                }
+                region
+            }
+            None => self.allocate_slow(class, if COUNTED { size } else { 0 }, settings),
+        }
+    }
+
+    /// A cached region of `class`.
+    #[inline(always)]
+    pub(crate) fn pop(&self, class: Class) -> Option<*mut u8> {
         // Operations stay apart, so that a barrier falls between two (T3).
         light_fence();
-        let magazine = &self.magazines[class.index()];
+        let magazine = self.magazine(class);
         let cur = magazine.cur.load(Ordering::Relaxed);
         if cur <= magazine.base.load(Ordering::Relaxed) {
-            return self.allocate_slow(class, size);
+            return None;
         }
         // SAFETY: `cur > base`, so there is an item below it (T1).
         let top = unsafe { cur.sub(1) };
         // SAFETY: the place was written when the item was pushed.
         let region = unsafe { (*top).load(Ordering::Relaxed) };
         magazine.cur.store(top, Ordering::Relaxed);
-        self.ask(size);
-        region
+        Some(region)
+    }
+
+    #[inline(always)]
+    fn magazine(&self, class: Class) -> &Magazine {
+        debug_assert!(class.index() < CLASS_COUNT);
+        // SAFETY: there is no other class (its only constructors check or compute it).
+        unsafe { self.magazines.get_unchecked(class.index()) }
     }
 
     /// Takes a region back that held a block of `size` bytes.
     #[inline(always)]
-    pub(crate) fn free(&self, class: Class, region: *mut u8, size: usize) {
+    pub(crate) fn free<const COUNTED: bool>(&self, class: Class, region: *mut u8, size: usize) {
         light_fence();
-        let magazine = &self.magazines[class.index()];
+        let magazine = self.magazine(class);
         let cur = magazine.cur.load(Ordering::Relaxed);
         if cur >= magazine.end.load(Ordering::Relaxed) {
-            return self.free_slow(class, region, size);
+            return self.free_slow(class, region, if COUNTED { size } else { 0 });
         }
-        // Before the region counts as cached: requested <= allocated (T5).
-        self.give(size);
+        if COUNTED {
+            // Before the region counts as cached: requested <= allocated (T5).
+            self.give(size);
+        }
         // SAFETY: `cur < end`, so there is a place (T1).
         unsafe { (*cur).store(region, Ordering::Relaxed) };
         // First the item, then the count: a fork may fall in between.
@@ -194,13 +217,15 @@ impl Cache {
 
     #[cold]
     #[inline(never)]
-    fn allocate_slow(&self, class: Class, size: usize) -> *mut u8 {
+    fn allocate_slow(&self, class: Class, size: usize, settings: &Settings) -> *mut u8 {
+        heed(settings);
         let mut region = ptr::null_mut();
         let Some(record) = self.record() else {
             let mut shared = orphan().lock.lock();
             if CENTRAL.claim(0, class, 1, &mut |at| region = at) > 0 {
                 shared.claimed[class.index()] += 1;
                 shared.requested_bytes += size as i64;
+                fill(region, class, Moment::Allocated);
             }
             return region;
         };
@@ -244,6 +269,7 @@ impl Cache {
     fn free_slow(&self, class: Class, region: *mut u8, size: usize) {
         let Some(record) = self.record() else {
             let mut shared = orphan().lock.lock();
+            fill(region, class, Moment::Freed);
             CENTRAL.give_back(class, &[region]);
             shared.claimed[class.index()] -= 1;
             shared.requested_bytes -= size as i64;
@@ -277,7 +303,7 @@ impl Cache {
         if shared.recalled {
             self.drain(shared, record);
         }
-        let max = class.info().magazine_max;
+        let max = class.magazine_max(SETTINGS.magazine_bytes());
         let bit = 1u64 << class.index();
         let capacity = &mut shared.capacity[class.index()];
         *capacity = match *capacity {
@@ -355,7 +381,16 @@ impl Cache {
 
     #[cold]
     fn register(&self) -> Option<&'static Record> {
+        if SETTINGS.fill().is_some() {
+            // Every block is filled on its way, so none is kept.
+            return None;
+        }
         watch_forks();
+        // The system may have allocated meanwhile, by us.
+        // SAFETY: T4.
+        if let Some(record) = unsafe { self.record.load(Ordering::Relaxed).as_ref() } {
+            return Some(record);
+        }
         let Some(record) = Record::obtain() else {
             // Memory is out: perhaps not for ever, so the stage stays.
             return None;
@@ -392,6 +427,14 @@ impl Cache {
             self.stage.store(Stage::Dead as u32, Ordering::Relaxed);
         }
         record.put_away();
+    }
+
+    /// Ends caching on the calling thread.
+    pub(crate) fn give_up(&self) {
+        // SAFETY: T4.
+        if let Some(record) = unsafe { self.record.load(Ordering::Relaxed).as_ref() } {
+            self.retire(record);
+        }
     }
 
     /// Runs `f` under the lock of the calling thread's record (T2).
@@ -521,6 +564,22 @@ unsafe extern "C" fn thread_ends(record: *mut c_void) {
             cache.retire(record);
         }
     });
+}
+
+/// Puts the settings of the allocator that is called first into effect.
+#[inline]
+pub(crate) fn heed(settings: &Settings) {
+    if let Some(decay) = SETTINGS.take_up(settings) {
+        CENTRAL.pages.set_decay(decay);
+    }
+}
+
+/// Fills a region, if that is wanted.
+fn fill(region: *mut u8, class: Class, moment: Moment) {
+    if let Some(fill) = SETTINGS.fill() {
+        // SAFETY: a whole region, which nobody uses at this moment.
+        unsafe { region.write_bytes(fill.byte(moment), class.info().region_bytes as usize) };
+    }
 }
 
 /// Has the fork handlers called; once.

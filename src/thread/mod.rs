@@ -33,8 +33,10 @@
 
 mod cache;
 mod fork;
+mod local;
 mod record;
 
-pub(crate) use cache::{Cache, with_cache};
+pub(crate) use cache::{Cache, heed};
 pub(crate) use fork::{generation, hold_everything, let_everything_go};
+pub(crate) use local::with_cache;
 pub(crate) use record::{Books, activity, each_record, sum_books};
