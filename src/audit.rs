@@ -301,6 +301,9 @@ unsafe fn recount() -> Result<Audit, AuditError> {
     let (huge, huge_counted) = unsafe { CENTRAL.huge.recount_held() };
     counted.check("huge blocks", None, huge.count as i64, huge_counted.count as i64);
     counted.check("bytes of huge blocks", None, huge.bytes as i64, huge_counted.bytes as i64);
+    // SAFETY: as above.
+    let (shelf, shelf_counted) = unsafe { CENTRAL.huge.recount_shelf_held() };
+    counted.check("bytes on the shelf", None, shelf as i64, shelf_counted as i64);
     counted.audit.huge_bytes = huge.bytes as u64;
     counted.bins();
     let read = || {

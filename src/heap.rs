@@ -126,7 +126,7 @@ fn allocate_block<const COUNTED: bool>(
             extent.start
         })
     } else {
-        CENTRAL.huge.allocate(&CENTRAL.meta, size, align)
+        CENTRAL.huge.allocate(&CENTRAL.meta, size, align, zeroed).map(|extent| extent.start)
     };
     let Some(block) = block else { return ptr::null_mut() };
     with_cache(|cache| cache.request_block(0, if COUNTED { size } else { 0 }));
@@ -153,7 +153,7 @@ unsafe fn free_block(block: *mut u8, layout: Layout) {
         unsafe { CENTRAL.large.free(&CENTRAL.pages, block, size) };
     } else {
         // SAFETY: the caller's promise.
-        unsafe { CENTRAL.huge.free(&CENTRAL.meta, block, size) };
+        unsafe { CENTRAL.free_huge(block, size) };
     }
 }
 
@@ -210,7 +210,7 @@ unsafe fn free_block_unsized(block: *mut u8) {
         unsafe { CENTRAL.large.free(&CENTRAL.pages, at, size) };
     } else {
         // SAFETY: the caller's promise.
-        unsafe { CENTRAL.huge.free(&CENTRAL.meta, at, size) };
+        unsafe { CENTRAL.free_huge(at, size) };
     }
 }
 
@@ -282,21 +282,21 @@ pub(crate) unsafe fn reallocate_unsized(
 pub(crate) fn purge() -> usize {
     with_cache(crate::thread::Cache::recall_all);
     CENTRAL.disown_all();
-    CENTRAL.punch_holes() + CENTRAL.pages.purge_all()
+    CENTRAL.punch_holes() + CENTRAL.huge.clear_shelf() + CENTRAL.pages.purge_all()
 }
 
 /// The chores of a thread that is about to wait.
 #[cold]
 pub(crate) fn idle() {
     with_cache(crate::thread::Cache::empty_own);
-    CENTRAL.pages.tick(crate::os::now_ms());
+    CENTRAL.tick(crate::os::now_ms());
 }
 
 /// Puts settings into effect, whatever held before. May call the OS.
 #[cold]
 pub(crate) fn configure(settings: &Settings) {
     let decay = SETTINGS.put(settings);
-    CENTRAL.pages.set_decay(decay);
+    CENTRAL.set_decay(decay);
     if SETTINGS.fill().is_some() {
         with_cache(crate::thread::Cache::give_up);
     }

@@ -105,7 +105,7 @@ fn work() {
     while !STOP.load(Ordering::Relaxed) {
         let decay_ms = CENTRAL.pages.decay_ms();
         park_timeout(nap(decay_ms));
-        CENTRAL.pages.tick(os::now_ms());
+        CENTRAL.tick(os::now_ms());
         naps += 1;
         if naps >= EPOCHS && decay_ms.is_some() {
             naps = 0;
@@ -162,5 +162,5 @@ pub fn idle() {
 /// once, `None` never (until [`crate::purge`]). Ten seconds when nothing is set.
 /// May call the OS.
 pub fn set_decay(time: Option<Duration>) {
-    CENTRAL.pages.set_decay(time.map(whole_ms));
+    CENTRAL.set_decay(time.map(whole_ms));
 }

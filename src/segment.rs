@@ -64,6 +64,8 @@ pub(crate) struct SegmentPages {
     pub(crate) purging: PageSet,
     /// Pages of slabs without a live region in each huge page, by the last survey.
     pub(crate) holes: [u16; HUGE_PAGES],
+    /// Whether huge pages have been asked for.
+    pub(crate) advised: bool,
 }
 
 /// Huge pages in a segment, and pages in each of them.
@@ -143,7 +145,7 @@ impl Segment {
         let mut free = PageSet::EMPTY;
         free.insert(header, SEGMENT_PAGES - header);
         let (dirty, purging) = (PageSet::EMPTY, PageSet::EMPTY);
-        let sets = SegmentPages { free, dirty, purging, holes: [0; HUGE_PAGES] };
+        let sets = SegmentPages { free, dirty, purging, holes: [0; HUGE_PAGES], advised: false };
         // SAFETY: the caller's promise.
         unsafe { pages.write(sets) };
         // The entries are zero, which is `Entry::None`.

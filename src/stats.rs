@@ -162,11 +162,13 @@ pub fn stats() -> Snapshot {
     let cached = classes.iter().map(|c| c.regions_cached * c.region_bytes).sum();
     let page_bytes = |n: usize| (n as u64) << LG_PAGE;
     let metadata = page_bytes(pages.header_pages) + (meta.used + pages.table_bytes) as u64;
-    let dirty = page_bytes(pages.dirty_pages + pages.purging_pages);
+    let shelf = CENTRAL.huge.shelf_bytes();
+    let dirty = page_bytes(pages.dirty_pages + pages.purging_pages) + shelf as u64;
     let punched = page_bytes(CENTRAL.holes.pages.load(Ordering::Relaxed));
     let active = (page_bytes(pages.used_pages()) + huge.bytes as u64).saturating_sub(punched);
     let resident = active + dirty + metadata;
-    let mapped = (pages.mapped_bytes() + meta.mapped + huge.bytes + pages.table_bytes) as u64;
+    let mapped =
+        (pages.mapped_bytes() + meta.mapped + huge.bytes + shelf + pages.table_bytes) as u64;
     Snapshot {
         requested_bytes: books.requested_bytes.max(0) as u64,
         allocated_bytes: small + large.bytes as u64 + huge.bytes as u64,
@@ -348,8 +350,8 @@ impl fmt::Display for Snapshot {
         let os = &self.os_calls;
         writeln!(
             f,
-            "OS calls: {} reserve, {} release, {} purge, {} remap, {} failed",
-            os.reserve, os.release, os.purge, os.remap, os.failed
+            "OS calls: {} reserve, {} release, {} purge, {} remap, {} advise, {} failed",
+            os.reserve, os.release, os.purge, os.remap, os.advise, os.failed
         )?;
         let d = &self.defrag;
         if d.passes > 0 {

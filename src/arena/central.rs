@@ -237,7 +237,8 @@ impl Central {
     /// Returns the bytes. Calls the OS; nothing while another thread is at it.
     pub(crate) fn punch_holes(&self) -> usize {
         let Some(_punching) = self.punching.try_lock() else { return 0 };
-        let spares_huge_pages = os::huge_pages_always();
+        let everywhere = os::huge_pages_always();
+        let spares_huge_pages = everywhere || self.pages.has_advised();
         if spares_huge_pages {
             self.pages.forget_holes();
             for (class, bin) in self.each_bin() {
@@ -246,7 +247,7 @@ impl Central {
         }
         let purge = |start: *mut u8, first: usize, pages: usize| {
             let at = start.wrapping_add(first << LG_PAGE);
-            if spares_huge_pages && !self.pages.is_sparse(at.addr(), pages) {
+            if spares_huge_pages && !self.pages.is_sparse(at.addr(), pages, everywhere) {
                 return false;
             }
             // SAFETY: the pages belong to a slab, and all regions that touch
@@ -261,6 +262,30 @@ impl Central {
             }
         }
         pages << LG_PAGE
+    }
+
+    /// Takes a huge block back.
+    ///
+    /// # Safety
+    /// As for [`Huge::free`].
+    pub(crate) unsafe fn free_huge(&self, block: NonNull<u8>, size: usize) {
+        let may_wait = self.pages.decay_ms() != Some(0);
+        // SAFETY: the caller's promise.
+        unsafe { self.huge.free(&self.meta, block, size, may_wait) };
+    }
+
+    /// Sets the decay time: `Some(0)` gives back at once, `None` never.
+    pub(crate) fn set_decay(&self, time_ms: Option<u64>) {
+        self.pages.set_decay(time_ms);
+        if time_ms == Some(0) {
+            self.huge.clear_shelf();
+        }
+    }
+
+    /// Lets the decay clock run. Cheap when nothing is due. May call the OS.
+    pub(crate) fn tick(&self, now_ms: u64) {
+        self.huge.tick(now_ms, self.pages.decay_ms());
+        self.pages.tick(now_ms);
     }
 
     fn each_bin(&self) -> impl Iterator<Item = (Class, &Bin)> {

@@ -4,13 +4,20 @@
 //! and the books can be recounted. A huge call costs a system call anyway.
 
 use super::large::BlockBooks;
+use super::shelf::{Shelf, Shelved};
+use crate::config::HUGE_PAGE_BYTES;
 use crate::error::Corruption;
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::os;
+use crate::pages::Extent;
+use crate::settings::{HugePages, SETTINGS};
 use core::ptr::{self, NonNull};
 
 const BUCKETS: usize = 256;
+/// Blocks from this size on are backed by huge pages where that is wanted for
+/// what is dense: at most a half of such a block is backed in vain.
+const DENSE_BYTES: usize = 2 * HUGE_PAGE_BYTES;
 
 struct Node {
     /// Kept for stale readers by `meta`; unused here.
@@ -23,6 +30,7 @@ struct Node {
 struct Table {
     buckets: [*mut Node; BUCKETS],
     books: BlockBooks,
+    shelf: Shelf,
 }
 
 // SAFETY: the nodes belong to the table.
@@ -37,9 +45,48 @@ fn bucket(address: usize) -> usize {
     (address >> 12).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56
 }
 
+/// A fresh mapping, backed by huge pages if that is wanted.
+fn fresh(bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    let at = os::reserve(bytes, align)?;
+    advise(at, 0, bytes);
+    Some(at)
+}
+
+/// Asks for huge pages, or for none, for a mapping that has grown, if its size
+/// decides that now.
+fn advise(at: NonNull<u8>, old: usize, bytes: usize) {
+    let least = match SETTINGS.huge_pages() {
+        HugePages::System => return,
+        HugePages::Dense => DENSE_BYTES,
+        HugePages::Always => HUGE_PAGE_BYTES,
+        HugePages::Never => 1,
+    };
+    if old < least && bytes >= least {
+        // SAFETY: a whole mapping of ours.
+        unsafe { os::advise_huge_pages(at, bytes, SETTINGS.huge_pages() != HugePages::Never) };
+    }
+}
+
 /// Whole OS pages; `None` on overflow.
 fn rounded(size: usize) -> Option<usize> {
     size.checked_next_multiple_of(os::page_bytes())
+}
+
+impl Shelved {
+    fn start(&self) -> Option<NonNull<u8>> {
+        NonNull::new(ptr::with_exposed_provenance_mut(self.address))
+    }
+
+    /// Gives a mapping that nobody uses back to the system.
+    fn give_back(&self) {
+        let Some(at) = self.start() else { return };
+        // SAFETY: the mapping is whole, and whoever holds this is its only owner.
+        if !unsafe { os::release(at, self.bytes) } {
+            // Its address space is lost, but not the memory.
+            // SAFETY: as above.
+            unsafe { os::purge(at, self.bytes) };
+        }
+    }
 }
 
 impl Table {
@@ -94,15 +141,25 @@ impl Huge {
             table: Lock::new(Table {
                 buckets: [ptr::null_mut(); BUCKETS],
                 books: BlockBooks { count: 0, bytes: 0 },
+                shelf: Shelf::new(),
             }),
         }
     }
 
-    /// A zero block; `None` when memory is out. Calls the OS.
-    pub(crate) fn allocate(&self, meta: &Meta, size: usize, align: usize) -> Option<NonNull<u8>> {
+    /// A block; `None` when memory is out. May call the OS. One that is `zeroed` is
+    /// always a fresh one.
+    pub(crate) fn allocate(
+        &self,
+        meta: &Meta,
+        size: usize,
+        align: usize,
+        zeroed: bool,
+    ) -> Option<Extent> {
         let bytes = rounded(size)?;
         let node = meta.take(size_of::<Node>())?.cast::<Node>();
-        let Some(at) = os::reserve(bytes, align) else {
+        let used = if zeroed || align > os::mapping_align() { None } else { self.reuse(bytes) };
+        let out = || (self.clear_shelf() > 0).then(|| fresh(bytes, align)).flatten();
+        let Some(at) = used.or_else(|| fresh(bytes, align)).or_else(out) else {
             // SAFETY: the node was taken just now, with this size.
             unsafe { meta.give(node.cast(), size_of::<Node>()) };
             return None;
@@ -111,20 +168,69 @@ impl Huge {
         // SAFETY: the node is ours and has the room.
         unsafe { node.write(fresh) };
         self.table.lock().link(node);
-        Some(at)
+        Some(Extent { start: at, zeroed: used.is_none() })
     }
 
-    /// Takes a block back; aborts when it is not one of that size.
+    /// A block of that size from the shelf, its contents unknown.
+    fn reuse(&self, bytes: usize) -> Option<NonNull<u8>> {
+        if !Shelf::takes(bytes) {
+            return None;
+        }
+        let it = self.table.lock().shelf.take(bytes)?;
+        let at = it.start()?;
+        if it.bytes == bytes {
+            return Some(at);
+        }
+        // SAFETY: a whole mapping, which nobody uses or knows any more.
+        let resized = unsafe { os::remap(at, it.bytes, bytes) };
+        if resized.is_none() {
+            it.give_back();
+        }
+        resized
+    }
+
+    /// Gives back what has waited on the shelf for long enough. Calls the OS if
+    /// there is anything.
+    pub(crate) fn tick(&self, now_ms: u64, decay_ms: Option<u64>) {
+        let Some(decay_ms) = decay_ms else { return };
+        while let Some(mut table) = self.table.try_lock()
+            && let Some(it) = table.shelf.overdue(now_ms, decay_ms / 2)
+        {
+            drop(table);
+            it.give_back();
+        }
+    }
+
+    /// Gives back all that waits on the shelf. Returns the bytes.
+    pub(crate) fn clear_shelf(&self) -> usize {
+        let mut bytes = 0;
+        loop {
+            let it = self.table.lock().shelf.overdue(0, 0);
+            let Some(it) = it else { return bytes };
+            bytes += it.bytes;
+            it.give_back();
+        }
+    }
+
+    /// Takes a block back, to be used again if it `may_wait`; aborts when it is not
+    /// one of that size.
     ///
     /// # Safety
     /// Nobody uses the block any more.
-    pub(crate) unsafe fn free(&self, meta: &Meta, at: NonNull<u8>, size: usize) {
-        let (node, bytes) = self.table.lock().take_out(at, size);
-        // SAFETY: the mapping is whole and nobody uses it.
-        if !unsafe { os::release(at, bytes) } {
-            // Its address space is lost, but not the memory.
-            // SAFETY: as above.
-            unsafe { os::purge(at, bytes) };
+    pub(crate) unsafe fn free(&self, meta: &Meta, at: NonNull<u8>, size: usize, may_wait: bool) {
+        let mut table = self.table.lock();
+        let (node, bytes) = table.take_out(at, size);
+        let address = at.addr().get();
+        let mut leaves = if may_wait && Shelf::takes(bytes) {
+            table.shelf.put(address, bytes, os::now_ms())
+        } else {
+            Some(Shelved::new(address, bytes))
+        };
+        leaves = leaves.or_else(|| table.shelf.excess());
+        drop(table);
+        while let Some(it) = leaves {
+            it.give_back();
+            leaves = self.table.lock().shelf.excess();
         }
         // SAFETY: the node came from `meta` with this size.
         unsafe { meta.give(node.cast(), size_of::<Node>()) };
@@ -157,9 +263,15 @@ impl Huge {
         if let Some(moved) = moved {
             it.address = moved.addr().get();
             it.bytes = to;
+            advise(moved, bytes, to);
         }
         table.link(node);
         moved
+    }
+
+    /// Bytes that wait on the shelf.
+    pub(crate) fn shelf_bytes(&self) -> usize {
+        self.table.lock().shelf.bytes()
     }
 
     /// Bytes of the block at `address`, if there is one.
@@ -198,6 +310,16 @@ impl Huge {
             }
         }
         (table.books, counted)
+    }
+
+    /// Bytes that wait on the shelf, and the same recounted.
+    ///
+    /// # Safety
+    /// The caller holds the lock by [`Huge::raw_lock`].
+    pub(crate) unsafe fn recount_shelf_held(&self) -> (usize, usize) {
+        // SAFETY: the caller's promise.
+        let shelf = unsafe { &self.table.value_held().shelf };
+        (shelf.bytes(), shelf.recount())
     }
 
     pub(crate) fn raw_lock(&self) {

@@ -21,6 +21,8 @@ mod central;
 pub(crate) mod huge;
 #[cfg(not(loom))]
 pub(crate) mod large;
+#[cfg(not(loom))]
+mod shelf;
 
 #[cfg(not(loom))]
 pub(crate) use central::CENTRAL;

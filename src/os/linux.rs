@@ -11,6 +11,13 @@ pub(super) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> Option<()> {
     (code == 0).then_some(())
 }
 
+pub(super) unsafe fn advise_huge_pages(at: NonNull<u8>, bytes: usize, yes: bool) -> Option<()> {
+    let advice = if yes { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+    // SAFETY: the caller owns the range; its contents stay.
+    let code = unsafe { libc::madvise(at.as_ptr().cast(), bytes, advice) };
+    (code == 0).then_some(())
+}
+
 pub(super) unsafe fn remap(at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
     // SAFETY: the caller owns the whole mapping.
     let to = unsafe { libc::mremap(at.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) };

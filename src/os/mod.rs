@@ -36,6 +36,7 @@ struct Counters {
     release: AtomicU64,
     purge: AtomicU64,
     remap: AtomicU64,
+    advise: AtomicU64,
     failed: AtomicU64,
 }
 
@@ -44,6 +45,7 @@ static CALLS: Counters = Counters {
     release: AtomicU64::new(0),
     purge: AtomicU64::new(0),
     remap: AtomicU64::new(0),
+    advise: AtomicU64::new(0),
     failed: AtomicU64::new(0),
 };
 
@@ -60,6 +62,9 @@ pub struct OsCalls {
     pub purge: u64,
     /// Huge blocks grown or shrunk where they are, or moved without a copy (`mremap`).
     pub remap: u64,
+    /// Requests for huge pages, or against them (`madvise`). A system without them
+    /// refuses each.
+    pub advise: u64,
     /// Calls of all kinds that the system refused.
     pub failed: u64,
 }
@@ -72,6 +77,7 @@ pub(crate) fn calls() -> OsCalls {
         release: read(&CALLS.release),
         purge: read(&CALLS.purge),
         remap: read(&CALLS.remap),
+        advise: read(&CALLS.advise),
         failed: read(&CALLS.failed),
     }
 }
@@ -155,6 +161,16 @@ pub(crate) unsafe fn remap(
 ) -> Option<NonNull<u8>> {
     // SAFETY: the caller's promise.
     call(&CALLS.remap, || unsafe { native::remap(at, old_bytes, new_bytes) })
+}
+
+/// Asks the system to back a range with huge pages, or with small ones only. A
+/// refusal changes nothing but speed.
+///
+/// # Safety
+/// The range lies in a mapping of [`reserve`]'s.
+pub(crate) unsafe fn advise_huge_pages(at: NonNull<u8>, bytes: usize, yes: bool) -> bool {
+    // SAFETY: the caller's promise.
+    call(&CALLS.advise, || unsafe { native::advise_huge_pages(at, bytes, yes) }).is_some()
 }
 
 /// Prepares for [`barrier_everywhere`], best while there is one thread.

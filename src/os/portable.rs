@@ -14,6 +14,11 @@ pub(super) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> Option<()> {
     (got == at.as_ptr().cast()).then_some(())
 }
 
+/// Nothing portable does this.
+pub(super) unsafe fn advise_huge_pages(_: NonNull<u8>, _: usize, _: bool) -> Option<()> {
+    None
+}
+
 /// No unix but Linux moves a mapping: the caller copies.
 pub(super) unsafe fn remap(_at: NonNull<u8>, _old: usize, _new: usize) -> Option<NonNull<u8>> {
     None

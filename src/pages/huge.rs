@@ -1,11 +1,14 @@
 //! Huge pages: which of them are worth splitting.
 //!
-//! A kernel that backs memory with huge pages by itself splits one when a part of
-//! it is given back, and what is left of it costs more address translations from
-//! then on. So where the kernel does that, holes are punched only in huge pages of
-//! which at least half could go. A *survey* counts the holes first.
+//! A kernel that backs memory with huge pages splits one when a part of it is given
+//! back, and what is left of it costs more address translations from then on. So
+//! where it does that, by itself or because a segment was *advised*, holes are
+//! punched only in huge pages of which at least half could go. A *survey* counts
+//! the holes first.
 
 use super::{PageHeap, State};
+use crate::config::SEGMENT_BYTES;
+use crate::os;
 use crate::segment::{HUGE_PAGES, PAGES_PER_HUGE, Segment};
 
 impl PageHeap {
@@ -34,19 +37,43 @@ impl PageHeap {
         }
     }
 
-    /// Whether every huge page that `pages` pages from `address` on lie in could do
-    /// without half of its pages, by the last survey and what is free now.
-    pub(crate) fn is_sparse(&self, address: usize, pages: usize) -> bool {
-        let state = self.state.lock();
+    /// Whether huge pages have been asked for anywhere.
+    pub(crate) fn has_advised(&self) -> bool {
+        self.state.lock().advised > 0
+    }
+
+    /// Whether every huge page that `pages` pages from `address` on lie in, if it is
+    /// one, could do without half of its pages, by the last survey and what is free
+    /// now. If so, huge pages are not asked for there any more.
+    pub(crate) fn is_sparse(&self, address: usize, pages: usize, everywhere: bool) -> bool {
+        let mut state = self.state.lock();
         let first = Segment::page_of(address);
-        Segment::find(address).is_some_and(|segment| {
-            (first / PAGES_PER_HUGE..=(first + pages.max(1) - 1) / PAGES_PER_HUGE)
-                .all(|huge| state.could_go(segment, huge) >= PAGES_PER_HUGE / 2)
-        })
+        let Some(segment) = Segment::find(address) else { return false };
+        // SAFETY: the lock is held (S3).
+        if !everywhere && !segment.with_sets(|p| unsafe { (*p).advised }) {
+            return true;
+        }
+        let sparse = (first / PAGES_PER_HUGE..=(first + pages.max(1) - 1) / PAGES_PER_HUGE)
+            .all(|huge| state.could_go(segment, huge) >= PAGES_PER_HUGE / 2);
+        if sparse {
+            state.take_advice_back(segment);
+        }
+        sparse
     }
 }
 
 impl State {
+    /// Asks for small pages where huge ones had been asked for: otherwise the system
+    /// would fill what is given back, by and by.
+    pub(super) fn take_advice_back(&mut self, segment: &Segment) {
+        // SAFETY: the lock is held (S3).
+        if segment.with_sets(|p| unsafe { core::mem::take(&mut (*p).advised) }) {
+            self.advised -= 1;
+            // SAFETY: a segment of ours.
+            unsafe { os::advise_huge_pages(segment.base(), SEGMENT_BYTES, false) };
+        }
+    }
+
     fn could_go(&self, segment: &Segment, huge: usize) -> usize {
         // SAFETY: the lock is held (S3).
         segment.with_sets(|p| unsafe {

@@ -27,12 +27,14 @@ mod huge;
 mod purge;
 
 use crate::config::{
-    DECAY_MS, LG_PAGE, MAX_SEGMENTS, PAGE_BYTES, RESERVE_SEGMENTS, SEGMENT_BYTES, SEGMENT_PAGES,
+    DECAY_MS, HUGE_PAGE_BYTES, LG_PAGE, MAX_SEGMENTS, PAGE_BYTES, RESERVE_SEGMENTS, SEGMENT_BYTES,
+    SEGMENT_PAGES,
 };
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::os;
 use crate::segment::{Segment, SegmentPages, header_pages};
+use crate::settings::{HugePages, SETTINGS};
 use core::ptr::{self, NonNull};
 use decay::Decay;
 
@@ -69,6 +71,10 @@ impl PageBooks {
     }
 }
 
+/// Pages in use from which on another segment is taken to be filled: then the
+/// part of it that a huge page backs in vain is a sixteenth of the heap at most.
+const DENSE_FROM_PAGES: usize = 16 * HUGE_PAGE_BYTES / PAGE_BYTES;
+
 struct State {
     /// The table: `MAX_SEGMENTS` places each, reserved when first needed.
     segments: *mut *mut Segment,
@@ -81,6 +87,8 @@ struct State {
     /// For the page sets; used under this lock only.
     meta: Meta,
     books: PageBooks,
+    /// Segments for which huge pages have been asked for.
+    advised: usize,
     decay: Decay,
 }
 
@@ -119,6 +127,7 @@ impl PageHeap {
                     purging_pages: 0,
                     table_bytes: 0,
                 },
+                advised: 0,
                 decay: Decay::new(Some(DECAY_MS)),
             }),
         }
@@ -339,6 +348,35 @@ impl State {
         }
     }
 
+    /// Asks for huge pages for a segment before it is used, if that is wanted. Its
+    /// free pages are dirty then: they may be backed.
+    fn advise(&mut self, segment: NonNull<Segment>) {
+        let yes = match SETTINGS.huge_pages() {
+            HugePages::System => return,
+            HugePages::Dense if self.books.used_pages() < DENSE_FROM_PAGES => return,
+            HugePages::Dense | HugePages::Always => true,
+            HugePages::Never => false,
+        };
+        // SAFETY: a segment of ours.
+        let done = unsafe { os::advise_huge_pages(segment.cast(), SEGMENT_BYTES, yes) };
+        if !(yes && done) {
+            return;
+        }
+        // One write may back all of a huge page: from now on all of it counts.
+        // SAFETY: the segment is installed, and the lock held (S3).
+        let (slot, pages) = unsafe {
+            let segment = segment.as_ref();
+            segment.with_sets(|p| {
+                (*p).advised = true;
+                (*p).dirty = (*p).free.clone();
+                (segment.slot as usize, (*p).free.count())
+            })
+        };
+        self.advised += 1;
+        self.books.dirty_pages += pages;
+        self.hints(Want::Dirty)[slot] = pages as u16;
+    }
+
     /// Adds a segment.
     fn grow(&mut self) -> Option<()> {
         self.make_table()?;
@@ -364,6 +402,7 @@ impl State {
         self.books.segments += 1;
         self.books.header_pages += header_pages();
         self.books.free_pages += usable;
+        self.advise(segment);
         Some(())
     }
 

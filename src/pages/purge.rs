@@ -52,6 +52,9 @@ impl PageHeap {
                     .saturating_sub(limit)
                     .min(most.saturating_sub(purged_pages));
                 let (runs, count, next) = state.begin_purge(segment, from, room);
+                if count > 0 {
+                    state.take_advice_back(segment);
+                }
                 drop(state);
                 if count == 0 {
                     break;
@@ -140,6 +143,7 @@ impl State {
         if !empty || self.books.segments == 1 {
             return;
         }
+        self.take_advice_back(segment);
         segment.uninstall();
         // SAFETY: nothing in it is used, and it is off the map.
         let released = unsafe { os::release(segment.base(), SEGMENT_BYTES) };

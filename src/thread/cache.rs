@@ -331,7 +331,7 @@ impl Cache {
         }
         self.shrink_idle(&mut shared);
         drop(shared);
-        CENTRAL.pages.tick(os::now_ms());
+        CENTRAL.tick(os::now_ms());
     }
 
     /// Empties the magazines that nobody has refilled or flushed lately.
@@ -455,7 +455,7 @@ impl Cache {
             }
             drop(shared);
             if due {
-                CENTRAL.pages.tick(os::now_ms());
+                CENTRAL.tick(os::now_ms());
             }
         }
         self.request(from, to);
@@ -570,7 +570,7 @@ unsafe extern "C" fn thread_ends(record: *mut c_void) {
 #[inline]
 pub(crate) fn heed(settings: &Settings) {
     if let Some(decay) = SETTINGS.take_up(settings) {
-        CENTRAL.pages.set_decay(decay);
+        CENTRAL.set_decay(decay);
     }
 }
 

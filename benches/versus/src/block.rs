@@ -10,8 +10,9 @@ use std::ptr::NonNull;
 /// Bytes of a page, for workloads that touch each.
 const PAGE_BYTES: usize = 4096;
 
-/// A block that is freed when dropped. The compiler cannot see through it, so that no allocation
-/// is optimised away.
+/// A block that is freed when dropped. A volatile write, or `black_box` where nothing is written,
+/// keeps the compiler from optimising the allocation away; `black_box` alone would cost as much as
+/// an allocation (it sends the pointer through memory).
 pub struct Block {
     start: NonNull<u8>,
     size: u32,
@@ -31,9 +32,11 @@ impl Block {
     /// A block of `size` bytes at a multiple of `align`, with the first byte written.
     #[inline]
     pub fn aligned(size: usize, align: usize) -> Self {
-        let block = Self::untouched(size, align);
+        let layout = layout(size, align);
+        // SAFETY: `layout` makes none of size 0.
+        let block = Self::from_raw(unsafe { alloc(layout) }, layout);
         // SAFETY: the block has room for a byte.
-        unsafe { block.start.write(size as u8) };
+        unsafe { block.start.write_volatile(size as u8) };
         block
     }
 
@@ -42,7 +45,7 @@ impl Block {
     pub fn untouched(size: usize, align: usize) -> Self {
         let layout = layout(size, align);
         // SAFETY: `layout` makes none of size 0.
-        Self::from_raw(unsafe { alloc(layout) }, layout)
+        Self::from_raw(black_box(unsafe { alloc(layout) }), layout)
     }
 
     /// A block of zeros, of which only the first byte is read and written.
@@ -50,25 +53,19 @@ impl Block {
     pub fn zeroed(size: usize) -> Self {
         let layout = layout(size, 8);
         // SAFETY: `layout` makes none of size 0.
-        let mut block = Self::from_raw(unsafe { alloc_zeroed(layout) }, layout);
-        *block.first() += size as u8;
+        let block = Self::from_raw(unsafe { alloc_zeroed(layout) }, layout);
+        // SAFETY: the block has a first byte, and it is 0.
+        let first = unsafe { block.start.read_volatile() };
+        // SAFETY: as above.
+        unsafe { block.start.write_volatile(first | 1) };
         block
     }
 
     fn from_raw(start: *mut u8, layout: Layout) -> Self {
-        match NonNull::new(black_box(start)) {
-            Some(start) => {
-                Self { start, size: layout.size() as u32, align: layout.align() as u32 }
-            }
+        match NonNull::new(start) {
+            Some(start) => Self { start, size: layout.size() as u32, align: layout.align() as u32 },
             None => handle_alloc_error(layout),
         }
-    }
-
-    /// The first byte. Only for blocks whose first byte has been written or zeroed, as all but
-    /// untouched ones are.
-    fn first(&mut self) -> &mut u8 {
-        // SAFETY: the byte is initialised and ours, as said above.
-        unsafe { self.start.as_mut() }
     }
 
     /// Writes the first byte of every page; the sum of what was written.
@@ -77,7 +74,7 @@ impl Block {
             // SAFETY: `at` is within the block.
             let byte = unsafe { self.start.add(at) };
             // SAFETY: as above; the block is ours.
-            unsafe { byte.write(1) };
+            unsafe { byte.write_volatile(1) };
         }
         u64::from(self.size).div_ceil(PAGE_BYTES as u64)
     }
@@ -98,7 +95,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         let layout = layout(self.size as usize, self.align as usize);
         // SAFETY: allocated with this layout, and freed once.
-        unsafe { dealloc(black_box(self.start.as_ptr()), layout) };
+        unsafe { dealloc(self.start.as_ptr(), layout) };
     }
 }
 

@@ -31,11 +31,7 @@ pub const LIST: &[Workload] = &[
     micro("large-touchless", large_touchless, "the same without writes"),
 ];
 
-const fn micro(
-    name: &'static str,
-    run: fn(&Params) -> Outcome,
-    about: &'static str,
-) -> Workload {
+const fn micro(name: &'static str, run: fn(&Params) -> Outcome, about: &'static str) -> Workload {
     Workload { name, group: Micro, unit: Unit::Ns, threads: &[1], about, run }
 }
 
@@ -170,8 +166,9 @@ fn realloc_600mb(params: &Params) -> Outcome {
 fn align(params: &Params) -> Outcome {
     let n = params.scale(400_000);
     let mut random = random(7);
-    let layouts: Vec<(usize, usize)> =
-        (0..4096).map(|_| (random.random_range(8..=4096), 8 << random.random_range(0..10))).collect();
+    let layouts: Vec<(usize, usize)> = (0..4096)
+        .map(|_| (random.random_range(8..=4096), 8 << random.random_range(0..10)))
+        .collect();
     let mut live: Vec<Option<Block>> = (0..1000).map(|_| None).collect();
     let mut at = 0;
     ns_per_op(7, n, || {

@@ -17,7 +17,12 @@ pub const LIST: &[Workload] = &[
     program("regex", &[1], regex, "compile 300 patterns, and search a text with each"),
     program("syn", &[1], syn, "parse 2 MB of Rust source to a syntax tree, drop it"),
     program("words", &[1], words, "count the words of 50 MB of text in a HashMap<String, usize>"),
-    program("rayon", &[2, 8], rayon, "build strings, sort them, collect them into Vec<Vec<String>>"),
+    program(
+        "rayon",
+        &[2, 8],
+        rayon,
+        "build strings, sort them, collect them into Vec<Vec<String>>",
+    ),
     program("tokio", &[2, 8], tokio, "tasks that pass boxed messages through mpsc channels"),
 ];
 
@@ -107,9 +112,7 @@ fn pattern(random: &mut Pcg64Mcg) -> String {
 
 fn syn(params: &Params) -> Outcome {
     let source = rust_source(params.scale(2_000_000));
-    seconds(3, source.len(), || {
-        syn::parse_file(&source).expect("valid Rust").items.len() as u64
-    })
+    seconds(3, source.len(), || syn::parse_file(&source).expect("valid Rust").items.len() as u64)
 }
 
 /// Structs, impls and functions with bodies.
@@ -175,8 +178,7 @@ fn rayon(params: &Params) -> Outcome {
                 .map(|i| format!("{:x} is number {i}", i.wrapping_mul(0x9E37_79B9) & 0xFFFF_FFFF))
                 .collect();
             strings.par_sort();
-            let parts: Vec<Vec<String>> =
-                strings.par_chunks(100).map(<[String]>::to_vec).collect();
+            let parts: Vec<Vec<String>> = strings.par_chunks(100).map(<[String]>::to_vec).collect();
             drop(strings);
             parts.par_iter().flatten().map(|string| string.len() as u64).sum()
         })

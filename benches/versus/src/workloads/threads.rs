@@ -19,7 +19,12 @@ pub const LIST: &[Workload] = &[
     threads("churn-threads", &[2, 8], churn, "`churn-10k` on every thread at once"),
     threads("handover", &[2, 8], handover, "half of the threads allocate, their partners free"),
     threads("ring", &[2, 8], ring, "each thread sends blocks to the next, which frees them"),
-    threads("larson", &[1, 2, 8], larson, "a server: threads end and leave their blocks to new ones"),
+    threads(
+        "larson",
+        &[1, 2, 8],
+        larson,
+        "a server: threads end and leave their blocks to new ones",
+    ),
 ];
 
 const fn threads(
@@ -117,9 +122,8 @@ fn ring(params: &Params) -> Outcome {
         };
         thread::scope(|scope| {
             let ends = senders.into_iter().zip(receivers).enumerate();
-            let handles: Vec<_> = ends
-                .map(|(t, (to, from))| scope.spawn(move || member(t, to, from)))
-                .collect();
+            let handles: Vec<_> =
+                ends.map(|(t, (to, from))| scope.spawn(move || member(t, to, from))).collect();
             handles.into_iter().map(|handle| handle.join().expect("no panic")).sum()
         })
     })

@@ -1,0 +1,3 @@
+//! The classic malloc benchmarks.
+
+fn main() {}
