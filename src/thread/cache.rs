@@ -5,7 +5,9 @@ use super::local::with_cache;
 use super::record::{ITEMS_AT, Record, Shared, each_record, orphan};
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
-use crate::config::{BLOCK_TICK_EVERY, MAGAZINE_START, TICK_EVERY};
+use crate::config::{
+    BLOCK_TICK_EVERY, MAGAZINE_EARNED_BYTES, MAGAZINE_START, MAGAZINE_START_BYTES, TICK_EVERY,
+};
 use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
 use crate::os;
@@ -303,16 +305,15 @@ impl Cache {
         if shared.recalled {
             self.drain(shared, record);
         }
-        let max = class.magazine_max(SETTINGS.magazine_bytes());
-        let bit = 1u64 << class.index();
+        shared.touched |= 1u64 << class.index();
+        shared.entries = shared.entries.wrapping_add(1);
+        let earned = MAGAZINE_START_BYTES + shared.entries as usize * MAGAZINE_EARNED_BYTES;
+        let max = class.magazine_max(earned.min(SETTINGS.magazine_bytes()));
         let capacity = &mut shared.capacity[class.index()];
         *capacity = match *capacity {
-            0 => MAGAZINE_START as u16,
-            now => now * 2,
-        }
-        .min(max);
-        shared.touched |= bit;
-        shared.entries = shared.entries.wrapping_add(1);
+            0 => max.min(MAGAZINE_START as u16),
+            now => now.max(max.min(now * 2)),
+        };
         let limit = usize::from(*capacity);
         let items = record.items(class);
         let magazine = &self.magazines[class.index()];
