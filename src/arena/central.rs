@@ -51,11 +51,10 @@ pub(crate) struct Holes {
 /// The one and only. All zero until it is used, so it costs nothing in the file.
 pub(crate) static CENTRAL: Central = Central::new();
 
-/// A region with its slab and its place in the slab's bit set.
+/// The slab of a region, and what its header said.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Owner {
     pub(crate) slab: NonNull<Slab>,
-    index: u32,
     tag: Tag,
 }
 
@@ -137,97 +136,48 @@ impl Central {
         Some(&arena.bins[tag.class()?.index()])
     }
 
-    /// The slab and place of a region that is being freed as one of `class`.
-    #[inline]
-    pub(crate) fn place(&self, class: Class, address: usize) -> Result<Place, Corruption> {
-        let region_bytes = class.info().region_bytes as usize;
-        match Segment::entry_of(address) {
-            Entry::Slab { header, .. } => {
-                let slab = header.cast::<Slab>();
-                // SAFETY: headers are never unmapped (meta, M1).
-                let it = unsafe { slab.as_ref() };
-                let tag = it.header().tag();
-                if tag.class() != Some(class) {
-                    return Err(wrong_class(address, region_bytes, tag));
-                }
-                Ok(Place { slab, tag, index: it.region_at(class, address)? as u32 })
-            }
-            Entry::Large { pages } => Err(Corruption::Layout {
-                address,
-                freed_bytes: region_bytes,
-                owned_bytes: pages << LG_PAGE,
-            }),
-            Entry::None => Err(Corruption::Foreign { address, size: region_bytes }),
-        }
-    }
-
-    /// The same, when the region before it is known: most lie in its slab too.
-    #[inline]
-    fn place_near(
-        &self,
-        near: Option<Place>,
-        class: Class,
-        address: usize,
-    ) -> Result<Place, Corruption> {
-        if let Some(near) = near {
-            // SAFETY: headers are never unmapped (meta, M1). The slab cannot be
-            // retired before its region `near` is back.
-            let slab = unsafe { near.slab.as_ref() };
-            if address.wrapping_sub(slab.start().addr()) < class.info().slab_bytes() {
-                return Ok(Place { index: slab.region_at(class, address)? as u32, ..near });
-            }
-        }
-        self.place(class, address)
+    /// The slab of the region at `address`, which must start there.
+    pub(crate) fn place(&self, class: Class, address: usize) -> Result<NonNull<Slab>, Corruption> {
+        let owner = owner(class, address)?;
+        // SAFETY: headers are never unmapped (meta, M1).
+        unsafe { owner.slab.as_ref() }.region_at(class, address)?;
+        Ok(owner.slab)
     }
 
     /// Returns regions of a class to their slabs. Neighbours that lie in the
     /// same word share an atomic operation, those in the same slab share one on
     /// its header. Aborts when one of them cannot be right.
     pub(crate) fn give_back(&self, class: Class, regions: &[*mut u8]) {
-        /// Looked up ahead of the atomic operations, whose fences would keep
-        /// the cache misses from overlapping.
-        const AHEAD: usize = 32;
-        for chunk in regions.chunks(AHEAD) {
-            let mut places = [None; AHEAD];
-            let mut last: Option<Place> = None;
-            for (region, place) in chunk.iter().zip(&mut places) {
-                let address = region.addr();
-                match self.place_near(last, class, address) {
-                    Ok(found) => last = Some(found),
-                    Err(what) => os::abort(what),
-                }
-                *place = last;
-            }
-            if let Err(what) = self.give_places(places.iter().flatten()) {
-                os::abort(what);
-            }
+        if let Err(what) = self.try_give_back(class, regions) {
+            os::abort(what);
         }
     }
 
-    fn give_places<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Result<(), Corruption> {
-        let mut places = places.peekable();
-        while let Some(&Place { slab, tag, index }) = places.next() {
-            // SAFETY: the slab has live regions: these.
-            let it = unsafe { slab.as_ref() };
-            let (mut w, mut bits, mut n) = (index as usize / 64, 1u64 << (index % 64), 0);
-            while let Some(next) = places.next_if(|next| next.slab == slab) {
-                let bit = 1 << (next.index % 64);
-                if next.index as usize / 64 == w {
-                    if bits & bit != 0 {
-                        return Err(it.double_free(w, bit));
-                    }
-                    bits |= bit;
-                    continue;
+    fn try_give_back(&self, class: Class, mut regions: &[*mut u8]) -> Result<(), Corruption> {
+        /// Headers looked at ahead of the atomic operations, whose fences would keep
+        /// the cache misses from overlapping,
+        const AHEAD: usize = 32;
+        /// when so few regions in a row were in the same slab.
+        const SHORT: usize = 4;
+        let (mut run, mut seen) = (0, 0);
+        while let Some(region) = regions.first() {
+            if run <= SHORT && seen == 0 {
+                seen = regions.len().min(AHEAD);
+                for region in &regions[..seen] {
+                    owner(class, region.addr())?;
                 }
-                n += it.put(w, bits)?;
-                (w, bits) = (next.index as usize / 64, bit);
             }
-            n += it.put(w, bits)?;
-            if it.lower(n)? == After::Settle
+            let Owner { slab, tag } = owner(class, region.addr())?;
+            // SAFETY: the slab has live regions: this one.
+            let it = unsafe { slab.as_ref() };
+            run = it.put_all(class, regions)?;
+            if it.lower(run as u32)? == After::Settle
                 && let Some(bin) = self.bin(tag)
             {
                 bin.settle(slab, tag, self);
             }
+            seen = seen.saturating_sub(run);
+            regions = &regions[run..];
         }
         Ok(())
     }
@@ -309,6 +259,30 @@ impl Central {
                 bin.disown(self);
             }
         }
+    }
+}
+
+/// The slab that a region which is being freed as one of `class` lies in.
+#[inline]
+fn owner(class: Class, address: usize) -> Result<Owner, Corruption> {
+    let region_bytes = class.info().region_bytes as usize;
+    match Segment::entry_of(address) {
+        Entry::Slab { header, .. } => {
+            let slab = header.cast::<Slab>();
+            // SAFETY: headers are never unmapped (meta, M1).
+            let tag = unsafe { slab.as_ref() }.header().tag();
+            if tag.class() == Some(class) {
+                Ok(Owner { slab, tag })
+            } else {
+                Err(wrong_class(address, region_bytes, tag))
+            }
+        }
+        Entry::Large { pages } => Err(Corruption::Layout {
+            address,
+            freed_bytes: region_bytes,
+            owned_bytes: pages << LG_PAGE,
+        }),
+        Entry::None => Err(Corruption::Foreign { address, size: region_bytes }),
     }
 }
 

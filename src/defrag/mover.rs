@@ -105,7 +105,7 @@ impl Desk {
 
 /// The slab of a block of `class` at `address`, if it is one of Tallow's.
 fn slab_of(class: Class, address: usize) -> Option<NonNull<Slab>> {
-    CENTRAL.place(class, address).ok().map(|place| place.slab)
+    CENTRAL.place(class, address).ok()
 }
 
 fn give_back(class: Class, regions: &[*mut u8]) {

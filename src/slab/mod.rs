@@ -406,6 +406,43 @@ impl<P: Protocol> Slab<P> {
         Ok(bits.count_ones())
     }
 
+    /// Puts the first of `regions` back, and those behind it as long as they are in
+    /// this slab; neighbours in one atomic operation. The count must be lowered by
+    /// the number returned.
+    #[inline]
+    pub(crate) fn put_all(&self, class: Class, regions: &[*mut u8]) -> Result<usize, Corruption> {
+        let info = class.info();
+        let (start, region_bytes) = (self.start.addr(), info.region_bytes as usize);
+        let (capacity, slab_bytes) = (usize::from(info.capacity), info.slab_bytes());
+        let (mut n, mut w, mut bits) = (0, 0, 0);
+        for region in regions {
+            let offset = region.addr().wrapping_sub(start);
+            if offset >= slab_bytes && n > 0 {
+                break;
+            }
+            let index = info.region_index(offset);
+            if index * region_bytes != offset || index >= capacity {
+                return Err(Corruption::Interior { address: region.addr(), region_bytes });
+            }
+            if index / 64 != w {
+                if bits != 0 {
+                    self.put(w, bits)?;
+                }
+                (w, bits) = (index / 64, 0);
+            }
+            let bit = 1u64 << (index % 64);
+            if bits & bit != 0 {
+                return Err(self.double_free(w, bit));
+            }
+            bits |= bit;
+            n += 1;
+        }
+        if bits != 0 {
+            self.put(w, bits)?;
+        }
+        Ok(n)
+    }
+
     /// Lowers the count by the `n` regions that were put back: the second half.
     #[inline]
     pub(crate) fn lower(&self, n: u32) -> Result<After, Corruption> {
