@@ -23,7 +23,10 @@ struct Node {
     /// Kept for stale readers by `meta`; unused here.
     _first: u64,
     address: usize,
+    /// Of the whole mapping,
     bytes: usize,
+    /// and of the part that was asked for, in whole OS pages.
+    used: usize,
     next: *mut Node,
 }
 
@@ -127,9 +130,9 @@ impl Table {
             os::abort(Corruption::Foreign { address, size });
         };
         // SAFETY: the node is ours now.
-        let bytes = unsafe { node.as_ref() }.bytes;
-        if rounded(size) != Some(bytes) {
-            os::abort(Corruption::Layout { address, freed_bytes: size, owned_bytes: bytes });
+        let Node { bytes, used, .. } = *unsafe { node.as_ref() };
+        if rounded(size) != Some(used) {
+            os::abort(Corruption::Layout { address, freed_bytes: size, owned_bytes: used });
         }
         (node, bytes)
     }
@@ -155,38 +158,32 @@ impl Huge {
         align: usize,
         zeroed: bool,
     ) -> Option<Extent> {
-        let bytes = rounded(size)?;
+        let used = rounded(size)?;
         let node = meta.take(size_of::<Node>())?.cast::<Node>();
-        let used = if zeroed || align > os::mapping_align() { None } else { self.reuse(bytes) };
-        let out = || (self.clear_shelf() > 0).then(|| fresh(bytes, align)).flatten();
-        let Some(at) = used.or_else(|| fresh(bytes, align)).or_else(out) else {
+        let old = if zeroed || align > os::mapping_align() { None } else { self.reuse(used) };
+        let fresh = || Some((fresh(used, align)?, used));
+        let out = || (self.clear_shelf() > 0).then(fresh).flatten();
+        let Some((at, bytes)) = old.or_else(fresh).or_else(out) else {
             // SAFETY: the node was taken just now, with this size.
             unsafe { meta.give(node.cast(), size_of::<Node>()) };
             return None;
         };
-        let fresh = Node { _first: 0, address: at.addr().get(), bytes, next: ptr::null_mut() };
+        let entry =
+            Node { _first: 0, address: at.addr().get(), bytes, used, next: ptr::null_mut() };
         // SAFETY: the node is ours and has the room.
-        unsafe { node.write(fresh) };
+        unsafe { node.write(entry) };
         self.table.lock().link(node);
-        Some(Extent { start: at, zeroed: used.is_none() })
+        Some(Extent { start: at, zeroed: old.is_none() })
     }
 
-    /// A block of that size from the shelf, its contents unknown.
-    fn reuse(&self, bytes: usize) -> Option<NonNull<u8>> {
+    /// A block from the shelf that holds as many bytes, its contents unknown, and
+    /// its length.
+    fn reuse(&self, bytes: usize) -> Option<(NonNull<u8>, usize)> {
         if !Shelf::takes(bytes) {
             return None;
         }
         let it = self.table.lock().shelf.take(bytes)?;
-        let at = it.start()?;
-        if it.bytes == bytes {
-            return Some(at);
-        }
-        // SAFETY: a whole mapping, which nobody uses or knows any more.
-        let resized = unsafe { os::remap(at, it.bytes, bytes) };
-        if resized.is_none() {
-            it.give_back();
-        }
-        resized
+        Some((it.start()?, it.bytes))
     }
 
     /// Gives back what has waited on the shelf for long enough. Calls the OS if
@@ -249,22 +246,24 @@ impl Huge {
         new: usize,
     ) -> Option<NonNull<u8>> {
         let to = rounded(new)?;
-        if rounded(old) == Some(to) {
-            return Some(at);
-        }
         // Under the lock: the old address may be reused as soon as it is free,
         // and its new owner must find the table up to date.
         let mut table = self.table.lock();
         let (node, bytes) = table.take_out(at, old);
-        // SAFETY: the mapping is whole and the caller's.
-        let moved = unsafe { os::remap(at, bytes, to) };
         // SAFETY: the node is ours while it is off the table.
         let it = unsafe { &mut *node.as_ptr() };
-        if let Some(moved) = moved {
-            it.address = moved.addr().get();
-            it.bytes = to;
-            advise(moved, bytes, to);
-        }
+        let moved = if it.used == to || it.used < to && to <= bytes {
+            it.used = to;
+            Some(at)
+        } else {
+            // SAFETY: the mapping is whole and the caller's.
+            let moved = unsafe { os::remap(at, bytes, to) };
+            if let Some(moved) = moved {
+                (it.address, it.bytes, it.used) = (moved.addr().get(), to, to);
+                advise(moved, bytes, to);
+            }
+            moved
+        };
         table.link(node);
         moved
     }
@@ -281,7 +280,7 @@ impl Huge {
         // SAFETY: nodes in the table are valid.
         while let Some(node) = unsafe { at.as_ref() } {
             if node.address == address {
-                return Some(node.bytes);
+                return Some(node.used);
             }
             at = node.next;
         }
