@@ -121,7 +121,7 @@ impl Builder {
     }
 
     /// Bytes that a thread may keep of each size class; at least 4 regions, at most
-    /// 256 and [`MAGAZINE_BYTES`], which is the default.
+    /// 1024 and [`MAGAZINE_BYTES`], which is the default.
     #[must_use]
     pub const fn magazine_bytes(mut self, bytes: usize) -> Self {
         self.magazine_bytes = bytes;

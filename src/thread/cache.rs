@@ -2,7 +2,7 @@
 
 use super::fork;
 use super::local::with_cache;
-use super::record::{ITEMS_AT, Record, Shared, each_record, orphan};
+use super::record::{FEW, ITEMS_AT, Record, Shared, each_record, orphan};
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{
@@ -235,7 +235,7 @@ impl Cache {
         let limit = self.enter(&mut shared, record, class);
         // One for the caller, the rest up to half of the magazine.
         let want = (limit / 2).max(1);
-        let items = record.items(class);
+        let items = record.items(class, shared.grown);
         // The caller may have been recalled with a full magazine; then it is
         // empty now. Otherwise it was empty: the way here says so.
         let arena = CENTRAL.arena_of(record.ordinal);
@@ -280,7 +280,7 @@ impl Cache {
         let mut shared = record.lock.lock();
         self.give(size);
         let limit = self.enter(&mut shared, record, class);
-        let items = record.items(class);
+        let items = record.items(class, shared.grown);
         let full = self.cached(class, items);
         let magazine = &self.magazines[class.index()];
         let mut keep = full;
@@ -315,11 +315,18 @@ impl Cache {
             now => now.max(max.min(now * 2)),
         };
         let limit = usize::from(*capacity);
-        let items = record.items(class);
+        let (bit, few) = (1 << class.index(), record.items(class, shared.grown));
         let magazine = &self.magazines[class.index()];
-        if magazine.cur.load(Ordering::Relaxed).is_null() {
-            magazine.cur.store(items, Ordering::Relaxed);
+        let n = self.cached(class, few);
+        let mut items = few;
+        if limit > FEW && shared.grown & bit == 0 {
+            shared.grown |= bit;
+            items = record.items(class, shared.grown);
+            // SAFETY: the class's places here and there; slots are plain data.
+            unsafe { ptr::copy_nonoverlapping(few, items, n) };
         }
+        // SAFETY: within the class's places.
+        magazine.cur.store(unsafe { items.add(n) }, Ordering::Relaxed);
         // SAFETY: `limit` places belong to the class.
         magazine.set_bounds(items, unsafe { items.add(limit) });
         limit
@@ -349,7 +356,7 @@ impl Cache {
     }
 
     fn empty(&self, shared: &mut Shared, record: &Record, class: Class) {
-        let items = record.items(class);
+        let items = record.items(class, shared.grown);
         let taken = usize::from(core::mem::take(&mut shared.taken[class.index()]));
         let n = self.cached(class, items);
         // SAFETY: `taken` of the `n` items are gone, the rest lie behind them.
@@ -357,6 +364,7 @@ impl Cache {
         let magazine = &self.magazines[class.index()];
         magazine.cur.store(ptr::null_mut(), Ordering::Relaxed);
         magazine.set_bounds(ptr::null_mut(), ptr::null_mut());
+        shared.grown &= !(1 << class.index());
     }
 
     /// Hands everything back that this thread's magazines hold. Only its own
@@ -512,7 +520,7 @@ fn take_recalled(shared: &mut Shared, record: &Record) {
         return;
     }
     for class in Class::all() {
-        let items = record.items(class);
+        let items = record.items(class, shared.grown);
         let below_top = cache.cached(class, items).saturating_sub(1);
         let taken = usize::from(shared.taken[class.index()]);
         if below_top > taken {
@@ -551,9 +559,11 @@ fn hand_back_stranded(shared: &mut Shared, record: &Record) {
     for class in Class::all() {
         let n = usize::from(core::mem::take(&mut shared.stranded[class.index()]));
         let taken = usize::from(core::mem::take(&mut shared.taken[class.index()]));
+        let items = record.items(class, shared.grown);
         // SAFETY: that many items were counted when the fork was made.
-        give_back(shared, class, unsafe { record.items(class).add(taken) }, n);
+        give_back(shared, class, unsafe { items.add(taken) }, n);
     }
+    shared.grown = 0;
 }
 
 unsafe extern "C" fn thread_ends(record: *mut c_void) {

@@ -104,7 +104,7 @@ pub(super) unsafe extern "C" fn after_fork_in_child() {
 fn strand(shared: &mut Shared, cache: &Cache, record: &Record) {
     for class in Class::all() {
         let taken = usize::from(shared.taken[class.index()]);
-        let n = cache::rest(cache.cached(class, record.items(class)), taken);
+        let n = cache::rest(cache.cached(class, record.items(class, shared.grown)), taken);
         shared.stranded[class.index()] = n as u16;
         shared.has_stranded |= n > 0 || taken > 0;
     }

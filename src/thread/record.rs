@@ -8,11 +8,15 @@ use crate::lock::Lock;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 use core::ptr::{self, NonNull};
 
-/// Where the items of each class start, and where all of them end.
+/// Items of each class that lie close together at first, so that a thread that
+/// hardly allocates touches few pages.
+pub(crate) const FEW: usize = 16;
+/// Behind those: where the items of each class start that is used more, and where
+/// all of them end.
 pub(crate) const ITEMS_AT: [usize; CLASS_COUNT + 1] = items_at();
 
 const fn items_at() -> [usize; CLASS_COUNT + 1] {
-    let mut out = [0; CLASS_COUNT + 1];
+    let mut out = [CLASS_COUNT * FEW; CLASS_COUNT + 1];
     let mut i = 0;
     while i < CLASS_COUNT {
         out[i + 1] = out[i] + CLASSES[i].magazine_max as usize;
@@ -48,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) requested_bytes: i64,
     /// Capacity of each magazine, which grows with use.
     pub(crate) capacity: [u16; CLASS_COUNT],
+    /// Classes whose items do not lie with the few.
+    pub(crate) grown: u64,
     /// Classes that took the slow path since the last look at idle ones.
     pub(crate) touched: u64,
     /// Slow-path entries.
@@ -110,6 +116,7 @@ impl Record {
                 claimed: [0; CLASS_COUNT],
                 requested_bytes: 0,
                 capacity: [0; CLASS_COUNT],
+                grown: 0,
                 touched: 0,
                 entries: 0,
                 blocks: 0,
@@ -156,12 +163,15 @@ impl Record {
         registry.free = ptr::from_ref(self).cast_mut();
     }
 
-    /// The first item of a class. The orphan has none, and is never asked.
+    /// The first item of a class, by what [`Shared::grown`] says. The orphan has none,
+    /// and is never asked.
     #[inline]
-    pub(crate) fn items(&self, class: Class) -> *mut Slot {
+    pub(crate) fn items(&self, class: Class, grown: u64) -> *mut Slot {
         debug_assert!(!ptr::eq(self, orphan()));
+        let i = class.index();
+        let at = if grown >> i & 1 == 1 { ITEMS_AT[i] } else { i * FEW };
         // SAFETY: the items lie behind the record, in its node.
-        unsafe { ptr::from_ref(self).add(1).cast_mut().cast::<Slot>().add(ITEMS_AT[class.index()]) }
+        unsafe { ptr::from_ref(self).add(1).cast_mut().cast::<Slot>().add(at) }
     }
 }
 
@@ -174,7 +184,7 @@ impl Shared {
         if let Some(cache) = unsafe { self.cache.as_ref() } {
             books.requested_bytes += cache.requested_bytes();
             for class in Class::all() {
-                let cached = cache.cached(class, record.items(class)) as i64;
+                let cached = cache.cached(class, record.items(class, self.grown)) as i64;
                 books.cached[class.index()] = cached - i64::from(self.taken[class.index()]);
             }
         }
