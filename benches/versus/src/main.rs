@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 use versus::run::{self, Allocator, Job, Settings, Workers};
+use versus::summary::Report;
 use versus::workloads::{self, Group};
 use versus::{html, table};
 
@@ -90,16 +91,22 @@ fn main() -> Result<()> {
         quick: cli.quick,
         limit: Duration::from_secs(cli.limit),
     };
-    let report = run::run(&workers, &allocators, &jobs, &settings);
+    // Files after each round: who cannot wait has something.
+    let report = run::run(&workers, &allocators, &jobs, &settings, |so_far| write(&cli, so_far))?;
+    print!("{}", table::all(&report)?);
+    Ok(())
+}
+
+/// Writes the files that were asked for.
+fn write(cli: &Cli, report: &Report) -> Result<()> {
     if let Some(path) = &cli.json {
-        let text = serde_json::to_string_pretty(&report)?;
+        let text = serde_json::to_string_pretty(report)?;
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &cli.html {
-        let page = html::page(&report).map_err(anyhow::Error::from_boxed)?;
+        let page = html::page(report).map_err(anyhow::Error::from_boxed)?;
         fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    print!("{}", table::all(&report)?);
     Ok(())
 }
 

@@ -182,14 +182,17 @@ pub struct Settings {
 }
 
 /// Runs every job on every allocator, in turns: what disturbs the machine for a while disturbs all
-/// of them. A cell that failed is not run again.
-#[must_use]
+/// of them. A cell that failed is not run again. `after_round` gets the report so far.
+///
+/// # Errors
+/// What `after_round` says.
 pub fn run(
     workers: &Workers,
     allocators: &[Allocator],
     jobs: &[Job],
     settings: &Settings,
-) -> Report {
+    after_round: impl Fn(&Report) -> Result<()>,
+) -> Result<Report> {
     let mut rows: Vec<Row> = jobs.iter().map(|job| Row::new(job, allocators)).collect();
     for round in 0..settings.rounds {
         for (job, row) in jobs.iter().zip(&mut rows) {
@@ -204,9 +207,10 @@ pub fn run(
             }
             eprintln!();
         }
+        rows.iter_mut().for_each(compare_checksums);
+        after_round(&Report::new(allocators, settings, rows.clone()))?;
     }
-    rows.iter_mut().for_each(compare_checksums);
-    Report::new(allocators, settings, rows)
+    Ok(Report::new(allocators, settings, rows))
 }
 
 fn take_turn(workers: &Workers, cell: &mut Cell, job: &Job, settings: &Settings) {
