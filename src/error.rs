@@ -37,7 +37,8 @@ impl Write for Line {
 pub(crate) enum Corruption {
     /// The pointer was freed twice.
     DoubleFree { address: usize, region_bytes: usize },
-    /// The pointer is not in memory that Tallow handed out.
+    /// The pointer is not in memory that Tallow handed out; the size is 0 if it was
+    /// not told.
     Foreign { address: usize, size: usize },
     /// The pointer lies inside a block, not at its start.
     Interior { address: usize, region_bytes: usize },
@@ -55,6 +56,10 @@ impl fmt::Display for Corruption {
             Self::DoubleFree { address, region_bytes } => {
                 write!(f, "double free of {address:#x} (class of {region_bytes} bytes)")
             }
+            Self::Foreign { address, size: 0 } => write!(
+                f,
+                "free of {address:#x}, which Tallow did not hand out or has already taken back"
+            ),
             Self::Foreign { address, size } => write!(
                 f,
                 "free of {address:#x} (layout of {size} bytes), which Tallow did not hand out or has already taken back"

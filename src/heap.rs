@@ -205,6 +205,10 @@ unsafe fn free_block_unsized(block: *mut u8) {
         os::abort(Corruption::Foreign { address: block.addr(), size: 0 });
     };
     with_cache(|cache| cache.request_block(0, 0));
+    if let Some(fill) = SETTINGS.fill() {
+        // SAFETY: a block of that size, by the books.
+        unsafe { ptr::write_bytes(block, fill.byte(Moment::Freed), size) };
+    }
     if large::serves(size, 1) && Segment::find(block.addr()).is_some() {
         // SAFETY: the caller's promise.
         unsafe { CENTRAL.large.free(&CENTRAL.pages, at, size) };
@@ -246,6 +250,8 @@ pub(crate) unsafe fn reallocate_unsized(
     let (Some(at), Some(old)) = (NonNull::new(block), usable_bytes(block.addr())) else {
         os::abort(Corruption::Foreign { address: block.addr(), size: 0 });
     };
+    // First, since what follows takes the size for one that can be had.
+    let Ok(layout) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
     let to = class::of_layout(new_size, align);
     if to.is_some_and(|class| class.info().region_bytes as usize == old) {
         return block;
@@ -265,7 +271,6 @@ pub(crate) unsafe fn reallocate_unsized(
             return kept.as_ptr();
         }
     }
-    let Ok(layout) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
     let moved = allocate::<false>(layout, settings);
     if !moved.is_null() {
         // SAFETY: both blocks are at least that long, and distinct.

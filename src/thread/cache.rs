@@ -390,11 +390,11 @@ impl Cache {
 
     #[cold]
     fn register(&self) -> Option<&'static Record> {
+        watch_forks();
         if SETTINGS.fill().is_some() {
             // Every block is filled on its way, so none is kept.
             return None;
         }
-        watch_forks();
         // The system may have allocated meanwhile, by us.
         // SAFETY: T4.
         if let Some(record) = unsafe { self.record.load(Ordering::Relaxed).as_ref() } {

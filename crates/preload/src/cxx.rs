@@ -3,6 +3,8 @@
 //! When memory is out, the program's *new handler* is called until there is
 //! memory or no handler; then `std::bad_alloc` is thrown by the C++ library of the
 //! program, which is looked up at that moment: programs without one do not need it.
+//! What must not throw is handed to that library whole, since only C++ can catch
+//! what a handler throws; it comes back here by the operator that may throw.
 
 use core::ffi::{CStr, c_void};
 use heap::raw;
@@ -19,8 +21,30 @@ fn library(name: &CStr) -> Option<*mut c_void> {
 type Handler = extern "C-unwind" fn();
 type GetHandler = extern "C-unwind" fn() -> Option<Handler>;
 
+type Nothrow = extern "C-unwind" fn(usize, Tag) -> *mut u8;
+type AlignedNothrow = extern "C-unwind" fn(usize, usize, Tag) -> *mut u8;
+
+/// The C++ library's own operator that answers null.
+fn again_without_throwing(size: usize, align: usize, tag: Tag) -> *mut u8 {
+    let name =
+        if align > ALIGN { c"_ZnwmSt11align_val_tRKSt9nothrow_t" } else { c"_ZnwmRKSt9nothrow_t" };
+    // SAFETY: the name is a C string.
+    let at = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    if at.is_null() {
+        return core::ptr::null_mut();
+    }
+    if align > ALIGN {
+        // SAFETY: that is the operator's type.
+        let new = unsafe { core::mem::transmute::<*mut c_void, AlignedNothrow>(at) };
+        return new(size, align, tag);
+    }
+    // SAFETY: as above.
+    let new = unsafe { core::mem::transmute::<*mut c_void, Nothrow>(at) };
+    new(size, tag)
+}
+
 #[cold]
-fn again(size: usize, align: usize, throws: bool) -> *mut u8 {
+fn again(size: usize, align: usize) -> *mut u8 {
     let get = library(c"_ZSt15get_new_handlerv");
     // SAFETY: that is the type of `std::get_new_handler`.
     let get = get.map(|get| unsafe { core::mem::transmute::<*mut c_void, GetHandler>(get) });
@@ -31,37 +55,38 @@ fn again(size: usize, align: usize, throws: bool) -> *mut u8 {
             return block;
         }
     }
-    if throws {
-        if let Some(throw) = library(c"_ZSt17__throw_bad_allocv") {
-            // SAFETY: that is the type of `std::__throw_bad_alloc`.
-            let throw = unsafe { core::mem::transmute::<*mut c_void, Handler>(throw) };
-            throw();
-        }
-        // No library, or another one than GNU's: the standard's last resort.
-        std::process::abort();
+    if let Some(throw) = library(c"_ZSt17__throw_bad_allocv") {
+        // SAFETY: that is the type of `std::__throw_bad_alloc`.
+        let throw = unsafe { core::mem::transmute::<*mut c_void, Handler>(throw) };
+        throw();
     }
-    core::ptr::null_mut()
+    // No library, or another one than GNU's: the standard's last resort.
+    std::process::abort()
 }
 
 #[inline(always)]
-fn new(size: usize, align: usize, throws: bool) -> *mut c_void {
+fn new(size: usize, align: usize, nothrow: Option<Tag>) -> *mut c_void {
     let block = if align <= 8 { raw::allocate_cached(size) } else { core::ptr::null_mut() };
-    if block.is_null() { uncached(size, align, throws).cast() } else { block.cast() }
+    if block.is_null() { uncached(size, align, nothrow).cast() } else { block.cast() }
 }
 
 #[cold]
-fn uncached(size: usize, align: usize, throws: bool) -> *mut u8 {
+fn uncached(size: usize, align: usize, nothrow: Option<Tag>) -> *mut u8 {
     let block = raw::allocate(size, align);
-    if block.is_null() { again(size, align, throws) } else { block }
+    match nothrow {
+        _ if !block.is_null() => block,
+        Some(tag) => again_without_throwing(size, align, tag),
+        None => again(size, align),
+    }
 }
 
 macro_rules! operators {
-    (new $($name:ident($($arg:ident: $kind:ty),*) = $align:expr, $throws:expr;)*) => {$(
+    (new $($name:ident($($arg:ident: $kind:ty),*) = $align:expr, $nothrow:expr;)*) => {$(
         /// An `operator new`.
         #[unsafe(no_mangle)]
         #[allow(non_snake_case, reason = "mangled")]
         pub extern "C-unwind" fn $name(size: usize, $($arg: $kind),*) -> *mut c_void {
-            new(size, $align, $throws)
+            new(size, $align, $nothrow)
         }
     )*};
     (delete $($name:ident($($arg:ident: $kind:ty),*);)*) => {$(
@@ -81,14 +106,14 @@ macro_rules! operators {
 type Tag = *const c_void;
 
 operators! { new
-    _Znwm() = 8, true;
-    _Znam() = 8, true;
-    _ZnwmRKSt9nothrow_t(_tag: Tag) = 8, false;
-    _ZnamRKSt9nothrow_t(_tag: Tag) = 8, false;
-    _ZnwmSt11align_val_t(align: usize) = align.max(ALIGN), true;
-    _ZnamSt11align_val_t(align: usize) = align.max(ALIGN), true;
-    _ZnwmSt11align_val_tRKSt9nothrow_t(align: usize, _tag: Tag) = align.max(ALIGN), false;
-    _ZnamSt11align_val_tRKSt9nothrow_t(align: usize, _tag: Tag) = align.max(ALIGN), false;
+    _Znwm() = 8, None;
+    _Znam() = 8, None;
+    _ZnwmRKSt9nothrow_t(tag: Tag) = 8, Some(tag);
+    _ZnamRKSt9nothrow_t(tag: Tag) = 8, Some(tag);
+    _ZnwmSt11align_val_t(align: usize) = align.max(ALIGN), None;
+    _ZnamSt11align_val_t(align: usize) = align.max(ALIGN), None;
+    _ZnwmSt11align_val_tRKSt9nothrow_t(align: usize, tag: Tag) = align.max(ALIGN), Some(tag);
+    _ZnamSt11align_val_tRKSt9nothrow_t(align: usize, tag: Tag) = align.max(ALIGN), Some(tag);
 }
 
 operators! { delete

@@ -15,10 +15,10 @@ fn is_set(name: &str) -> bool {
 
 extern "C" fn start() {
     heap::raw::configure(&heap::Tallow::builder().environment(true));
-    if is_set("TALLOW_JANITOR") {
-        if let Err(error) = heap::janitor::start() {
-            eprintln!("tallow: TALLOW_JANITOR: no thread for it: {error}");
-        }
+    if is_set("TALLOW_JANITOR")
+        && let Err(error) = heap::janitor::start()
+    {
+        eprintln!("tallow: TALLOW_JANITOR: no thread for it: {error}");
     }
     if is_set("TALLOW_STATS") {
         print_at_exit();

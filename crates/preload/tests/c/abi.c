@@ -47,7 +47,7 @@ static void too_much(void) {
     FAILS_WITH(ENOMEM, malloc(most / 4));
     FAILS_WITH(ENOMEM, calloc(most, 2));
     FAILS_WITH(ENOMEM, calloc(most / 2, 3));
-    FAILS_WITH(ENOMEM, calloc((size_t)1 << 32, (size_t)1 << 32));
+    FAILS_WITH(ENOMEM, calloc(most / 65536, most / 65536));
     FAILS_WITH(ENOMEM, realloc(NULL, most));
     FAILS_WITH(ENOMEM, reallocarray(NULL, most, 2));
     FAILS_WITH(ENOMEM, aligned_alloc(64, most));

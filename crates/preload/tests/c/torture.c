@@ -115,14 +115,16 @@ static void *breeder(void *arg) {
 }
 
 /* A child has all of the parent's blocks, but none of its threads. */
-static void child(int depth) {
+static void child(int generations) {
     uint64_t random = 31 + (uint64_t)getpid();
     exchange(&random, 300);
-    if (depth == 0) {
+    while (generations-- > 0) {
         pid_t pid = fork();
-        if (pid == 0) child(1);
+        CHECK(pid >= 0, "fork");
+        if (pid == 0) continue;
         int status = 0;
         CHECK(waitpid(pid, &status, 0) == pid && status == 0, "grandchild: status %d", status);
+        break;
     }
     pthread_t thread;
     CHECK(!pthread_create(&thread, NULL, short_thread, NULL), "a thread");
@@ -137,7 +139,7 @@ static void *forker(void *arg) {
     for (int i = 0; i < FORKS; i++) {
         pid_t pid = fork();
         CHECK(pid >= 0, "fork");
-        if (pid == 0) child(i % 4 ? 1 : 0);
+        if (pid == 0) child(i % 4 ? 0 : 2);
         int status = 0;
         CHECK(waitpid(pid, &status, 0) == pid && status == 0, "child %d: status %d", i, status);
     }

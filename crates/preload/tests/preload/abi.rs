@@ -6,7 +6,9 @@ use crate::support::{compile, folder, preloaded};
 fn the_c_functions_answer_as_c_and_posix_say() {
     let folder = folder();
     // `mallinfo` is one of them.
-    let Some(program) = compile(&folder, "abi.c", &["-Wno-deprecated-declarations"]) else { return };
+    let Some(program) = compile(&folder, "abi.c", &["-Wno-deprecated-declarations"]) else {
+        return;
+    };
     let run = preloaded(program).run().said_ok();
     let text = run.stdout.lines().next().expect("a line of JSON");
     let stats: serde_json::Value = serde_json::from_str(text).expect("it is JSON");

@@ -1,6 +1,7 @@
 //! The defragmentation hint, by a program that is linked against the library.
 
-use crate::support::{compile, folder, library, preloaded};
+use crate::library::library;
+use crate::support::{compile, folder, preloaded};
 
 #[test]
 fn a_program_that_moves_its_blocks_needs_less_than_half() {

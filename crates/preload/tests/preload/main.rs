@@ -9,6 +9,7 @@
 mod abi;
 mod cxx;
 mod defrag;
+mod library;
 mod programs;
 mod redis;
 mod settings;

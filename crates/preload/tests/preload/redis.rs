@@ -1,1 +1,87 @@
-//! To come.
+//! A Redis server under its own benchmark.
+
+use crate::support::{installed, preloaded};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A client that knows as much of the protocol as is needed here.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(port: u16) -> Self {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => {
+                    let timeout = Some(Duration::from_secs(30));
+                    stream.set_read_timeout(timeout).expect("a timeout");
+                    return Self(BufReader::new(stream));
+                }
+                Err(error) => assert!(Instant::now() < until, "the server is not there: {error}"),
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn send(&mut self, command: &str) {
+        self.0.get_mut().write_all(format!("{command}\r\n").as_bytes()).expect("a command is sent");
+    }
+
+    /// The reply to a command: a line, or the text that the line announces.
+    fn ask(&mut self, command: &str) -> String {
+        self.send(command);
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a reply");
+        let Some(len) = line.strip_prefix('$') else { return line.trim_end().into() };
+        let mut text = vec![0; len.trim_end().parse::<usize>().expect("a length") + 2];
+        self.0.read_exact(&mut text).expect("as long as it said");
+        String::from_utf8(text).expect("text").trim_end().into()
+    }
+}
+
+#[test]
+fn redis() {
+    if !installed("redis-server") || !installed("redis-benchmark") {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    drop(listener);
+    let server = preloaded("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--appendonly", "no", "--dir", "/"])
+        .start();
+    let mut client = Client::connect(port);
+    assert_eq!(client.ask("PING"), "+PONG");
+
+    let commands = "ping,set,get,incr,lpush,rpop,sadd,hset,spop,zadd,lrange_100,mset";
+    let benchmark = preloaded("redis-benchmark")
+        .args(["-p", &port.to_string(), "-n", "20000", "-r", "10000", "-d", "100", "-P", "8", "-q"])
+        .args(["-t", commands])
+        .run()
+        .ok();
+    let results = benchmark.stdout.matches("requests per second").count();
+    assert!(results >= commands.split(',').count(), "{}", benchmark.told());
+    assert!(!benchmark.stdout.contains("Error"), "{}", benchmark.told());
+
+    for i in 0..2000 {
+        let value = format!("{i}-").repeat(i % 300 + 1);
+        assert_eq!(client.ask(&format!("SET mine:{i} {value}")), "+OK");
+    }
+    for i in 0..2000 {
+        let value = format!("{i}-").repeat(i % 300 + 1);
+        assert_eq!(client.ask(&format!("GET mine:{i}")), value);
+    }
+    let info = client.ask("INFO memory");
+    let field = |name: &str| {
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    assert!(field("used_memory") > 1 << 20, "{info}");
+    assert_eq!(client.ask("FLUSHALL SYNC"), "+OK");
+    client.send("SHUTDOWN NOSAVE");
+    let run = server.end().ok();
+    assert!(run.stdout.contains("bye bye"), "{}", run.told());
+}

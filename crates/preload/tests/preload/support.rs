@@ -1,48 +1,14 @@
-//! Builds the library and the programs, and runs them.
+//! Builds programs and runs them with the library.
 
+use crate::library::library;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// `libtallow.so`, built by the first who asks.
-pub(crate) fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(build)
-}
-
-fn build() -> PathBuf {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    cargo
-        .args(["build", "--release", "--package", "tallow-preload", "--lib"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::inherit());
-    if let Some(target) = target_directory() {
-        cargo.arg("--target-dir").arg(target);
-    }
-    let out = cargo.output().expect("cargo runs");
-    assert!(out.status.success(), "the library does not build");
-    // One JSON object a line; the last artifact is the library asked for.
-    let text = String::from_utf8(out.stdout).expect("cargo writes text");
-    let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let files = messages.filter_map(|message: serde_json::Value| {
-        let file = message["filenames"][0].as_str()?;
-        file.ends_with("libtallow.so").then(|| PathBuf::from(file))
-    });
-    files.last().expect("cargo names the library")
-}
-
-/// Where this test was built; `None`: wherever Cargo would.
-fn target_directory() -> Option<PathBuf> {
-    let test = std::env::current_exe().ok()?;
-    test.ancestors().find(|at| at.join("CACHEDIR.TAG").exists()).map(Into::into)
-}
 
 /// Whether a program is on `PATH`; says so if not.
 pub(crate) fn installed(program: &str) -> bool {
@@ -84,11 +50,13 @@ pub(crate) fn compile(folder: &TempDir, source: &str, flags: &[&str]) -> Option<
     Some(to)
 }
 
+/// No program takes so long, whatever else the machine does.
+const PATIENCE: Duration = Duration::from_secs(80);
+
 /// A program with the library, and its statistics at exit.
 pub(crate) struct Preloaded {
     command: Command,
     folder: TempDir,
-    seconds: u64,
 }
 
 pub(crate) fn preloaded(program: impl AsRef<OsStr>) -> Preloaded {
@@ -101,7 +69,7 @@ pub(crate) fn preloaded(program: impl AsRef<OsStr>) -> Preloaded {
     command.env("LD_PRELOAD", library()).env("TALLOW_STATS", "1");
     // A group of its own, so that all of it can be ended.
     command.process_group(0).stdin(Stdio::null());
-    Preloaded { command, folder: folder(), seconds: 60 }
+    Preloaded { command, folder: folder() }
 }
 
 impl Preloaded {
@@ -120,11 +88,6 @@ impl Preloaded {
         self
     }
 
-    pub(crate) fn seconds(mut self, seconds: u64) -> Self {
-        self.seconds = seconds;
-        self
-    }
-
     pub(crate) fn input(mut self, text: &str) -> Self {
         let file = self.folder.path().join("stdin");
         fs::write(&file, text).expect("a file is written");
@@ -139,11 +102,10 @@ impl Preloaded {
 
     /// Output goes to files: a pipe could fill up, or be kept open by a grandchild.
     pub(crate) fn start(mut self) -> Running {
-        let create =
-            |name| File::create(self.folder.path().join(name)).expect("a file is created");
+        let create = |name| File::create(self.folder.path().join(name)).expect("a file is created");
         self.command.stdout(create("stdout")).stderr(create("stderr"));
         let child = self.command.spawn().expect("the program starts");
-        let until = Instant::now() + Duration::from_secs(self.seconds);
+        let until = Instant::now() + PATIENCE;
         Running { child, folder: self.folder, until, what: format!("{:?}", self.command) }
     }
 }
@@ -236,10 +198,11 @@ impl Run {
 
     /// Whether a process of it has told of blocks.
     fn was_used(&self) -> bool {
-        self.stderr.contains("tallow: process ") && self.stderr.lines().any(|line| {
-            let mut words = line.split_whitespace();
-            words.next() == Some("allocated")
-                && words.next().and_then(|n| n.parse::<f64>().ok()).is_some_and(|n| n > 0.0)
-        })
+        self.stderr.contains("tallow: process ")
+            && self.stderr.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                words.next() == Some("allocated")
+                    && words.next().and_then(|n| n.parse::<f64>().ok()).is_some_and(|n| n > 0.0)
+            })
     }
 }
