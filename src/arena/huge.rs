@@ -23,10 +23,7 @@ struct Node {
     /// Kept for stale readers by `meta`; unused here.
     _first: u64,
     address: usize,
-    /// Of the whole mapping,
     bytes: usize,
-    /// and of the part that was asked for, in whole OS pages.
-    used: usize,
     next: *mut Node,
 }
 
@@ -130,9 +127,9 @@ impl Table {
             os::abort(Corruption::Foreign { address, size });
         };
         // SAFETY: the node is ours now.
-        let Node { bytes, used, .. } = *unsafe { node.as_ref() };
-        if rounded(size) != Some(used) {
-            os::abort(Corruption::Layout { address, freed_bytes: size, owned_bytes: used });
+        let bytes = unsafe { node.as_ref() }.bytes;
+        if rounded(size) != Some(bytes) {
+            os::abort(Corruption::Layout { address, freed_bytes: size, owned_bytes: bytes });
         }
         (node, bytes)
     }
@@ -158,32 +155,29 @@ impl Huge {
         align: usize,
         zeroed: bool,
     ) -> Option<Extent> {
-        let used = rounded(size)?;
+        let bytes = rounded(size)?;
         let node = meta.take(size_of::<Node>())?.cast::<Node>();
-        let old = if zeroed || align > os::mapping_align() { None } else { self.reuse(used) };
-        let fresh = || Some((fresh(used, align)?, used));
+        let old = if zeroed || align > os::mapping_align() { None } else { self.reuse(bytes) };
+        let fresh = || fresh(bytes, align);
         let out = || (self.clear_shelf() > 0).then(fresh).flatten();
-        let Some((at, bytes)) = old.or_else(fresh).or_else(out) else {
+        let Some(at) = old.or_else(fresh).or_else(out) else {
             // SAFETY: the node was taken just now, with this size.
             unsafe { meta.give(node.cast(), size_of::<Node>()) };
             return None;
         };
-        let entry =
-            Node { _first: 0, address: at.addr().get(), bytes, used, next: ptr::null_mut() };
+        let entry = Node { _first: 0, address: at.addr().get(), bytes, next: ptr::null_mut() };
         // SAFETY: the node is ours and has the room.
         unsafe { node.write(entry) };
         self.table.lock().link(node);
         Some(Extent { start: at, zeroed: old.is_none() })
     }
 
-    /// A block from the shelf that holds as many bytes, its contents unknown, and
-    /// its length.
-    fn reuse(&self, bytes: usize) -> Option<(NonNull<u8>, usize)> {
+    /// A block from the shelf, its contents unknown.
+    fn reuse(&self, bytes: usize) -> Option<NonNull<u8>> {
         if !Shelf::takes(bytes) {
             return None;
         }
-        let it = self.table.lock().shelf.take(bytes)?;
-        Some((it.start()?, it.bytes))
+        self.table.lock().shelf.take(bytes)?.start()
     }
 
     /// Gives back what has waited on the shelf for long enough. Calls the OS if
@@ -246,24 +240,22 @@ impl Huge {
         new: usize,
     ) -> Option<NonNull<u8>> {
         let to = rounded(new)?;
+        if rounded(old) == Some(to) {
+            return Some(at);
+        }
         // Under the lock: the old address may be reused as soon as it is free,
         // and its new owner must find the table up to date.
         let mut table = self.table.lock();
         let (node, bytes) = table.take_out(at, old);
         // SAFETY: the node is ours while it is off the table.
         let it = unsafe { &mut *node.as_ptr() };
-        let moved = if it.used == to || it.used < to && to <= bytes {
-            it.used = to;
-            Some(at)
-        } else {
-            // SAFETY: the mapping is whole and the caller's.
-            let moved = unsafe { os::remap(at, bytes, to) };
-            if let Some(moved) = moved {
-                (it.address, it.bytes, it.used) = (moved.addr().get(), to, to);
-                advise(moved, bytes, to);
-            }
-            moved
-        };
+        // SAFETY: the stretch is the caller's. It may be parts of two mappings that
+        // were neighbours on the shelf: the system refuses then.
+        let moved = unsafe { os::remap(at, bytes, to) };
+        if let Some(moved) = moved {
+            (it.address, it.bytes) = (moved.addr().get(), to);
+            advise(moved, bytes, to);
+        }
         table.link(node);
         moved
     }
@@ -280,7 +272,7 @@ impl Huge {
         // SAFETY: nodes in the table are valid.
         while let Some(node) = unsafe { at.as_ref() } {
             if node.address == address {
-                return Some(node.used);
+                return Some(node.bytes);
             }
             at = node.next;
         }

@@ -6,8 +6,8 @@
 //! can be told to fail on the n-th call of the calling thread (`fake`).
 //!
 //! Preconditions, stated once: addresses and lengths handed to [`release`],
-//! [`purge`] and [`remap`] are multiples of [`page_bytes`] and lie in one
-//! mapping that [`reserve`] returned. Nothing here allocates.
+//! [`purge`] and [`remap`] are multiples of [`page_bytes`] and lie in mappings
+//! that [`reserve`] returned. Nothing here allocates.
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -149,11 +149,11 @@ pub(crate) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> bool {
     call(&CALLS.purge, || unsafe { native::purge(at, bytes) }).is_some()
 }
 
-/// Changes the size of a whole mapping, moving it if it must, without copying.
-/// `None` leaves it as it was.
+/// Changes the size of a range, moving it if it must, without copying. `None`
+/// leaves it as it was; so it does when the range lies in more than one mapping.
 ///
 /// # Safety
-/// `at..at + old_bytes` is exactly one mapping, and the caller owns it.
+/// The range lies in mappings of [`reserve`]'s, and the caller owns it.
 pub(crate) unsafe fn remap(
     at: NonNull<u8>,
     old_bytes: usize,
