@@ -8,7 +8,7 @@
 /// Stretches at most, bytes of one block, and bytes of all.
 const PLACES: usize = 64;
 const MAX_BYTES: usize = 32 << 20;
-const ALL_BYTES: usize = 64 << 20;
+const ALL_BYTES: usize = 96 << 20;
 
 /// A stretch of address space that is mapped and that nobody uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
