@@ -249,6 +249,12 @@ impl Huge {
         let (node, bytes) = table.take_out(at, old);
         // SAFETY: the node is ours while it is off the table.
         let it = unsafe { &mut *node.as_ptr() };
+        let more = to.saturating_sub(bytes);
+        if more > 0 && table.shelf.take_at(it.address + bytes, more) {
+            it.bytes = to;
+            table.link(node);
+            return Some(at);
+        }
         // SAFETY: the stretch is the caller's. It may be parts of two mappings that
         // were neighbours on the shelf: the system refuses then.
         let moved = unsafe { os::remap(at, bytes, to) };
@@ -257,6 +263,15 @@ impl Huge {
             advise(moved, bytes, to);
         }
         table.link(node);
+        drop(table);
+        // What grows does not take from the shelf: let it not hold both.
+        let mut more = if moved.is_some() { more } else { 0 };
+        while more > 0 {
+            let some = self.table.lock().shelf.some_of_the_oldest(more);
+            let Some(it) = some else { break };
+            more -= it.bytes;
+            it.give_back();
+        }
         moved
     }
 

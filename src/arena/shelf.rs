@@ -86,14 +86,10 @@ impl Shelf {
 
     /// A part of the oldest stretch, if all together are too much.
     pub(super) fn excess(&mut self) -> Option<Shelved> {
-        let over = self.bytes.checked_sub(ALL_BYTES).filter(|&over| over > 0)?;
-        let oldest = self.remove_oldest()?;
-        if oldest.bytes <= over {
-            return Some(oldest);
+        match self.bytes.saturating_sub(ALL_BYTES) {
+            0 => None,
+            over => self.some_of_the_oldest(over),
         }
-        // Nothing is next to it, so it takes the place that it had.
-        self.put(oldest.address, oldest.bytes - over, oldest.since_ms);
-        Some(Shelved::new(oldest.end() - over, over))
     }
 
     /// `bytes` bytes out of the shortest stretch that is long enough.
@@ -109,6 +105,35 @@ impl Shelf {
         it.bytes -= bytes;
         self.bytes -= bytes;
         Some(taken)
+    }
+
+    /// Takes the first `bytes` bytes of the stretch that starts at `address`, if it
+    /// is long enough.
+    pub(super) fn take_at(&mut self, address: usize, bytes: usize) -> bool {
+        let at = self.all().partition_point(|it| it.address < address);
+        let Some(it) = self.places[..self.len].get_mut(at) else { return false };
+        if it.address != address || it.bytes < bytes {
+            return false;
+        }
+        if it.bytes == bytes {
+            self.remove(at);
+        } else {
+            it.address += bytes;
+            it.bytes -= bytes;
+            self.bytes -= bytes;
+        }
+        true
+    }
+
+    /// At most `most` bytes of the oldest stretch.
+    pub(super) fn some_of_the_oldest(&mut self, most: usize) -> Option<Shelved> {
+        let oldest = self.remove_oldest()?;
+        if oldest.bytes <= most {
+            return Some(oldest);
+        }
+        // Nothing is next to it, so it takes the place that it had.
+        self.put(oldest.address, oldest.bytes - most, oldest.since_ms);
+        Some(Shelved::new(oldest.end() - most, most))
     }
 
     /// The oldest stretch, if it has waited for `ms`.
@@ -176,6 +201,13 @@ mod tests {
                     let address = old.map_or(1 << 40 | self.fresh << 26, |it| it.address);
                     self.fresh += usize::from(old.is_none());
                     self.held.push((address, bytes));
+                }
+                2 if size % 3 == 0 && !self.held.is_empty() => {
+                    let i = usize::from(size) % self.held.len();
+                    let (address, bytes) = self.held[i];
+                    if self.shelf.take_at(address + bytes, bytes) {
+                        self.held[i].1 += bytes;
+                    }
                 }
                 2 if !self.held.is_empty() => {
                     let (address, bytes) =
