@@ -154,20 +154,25 @@ impl Central {
     }
 
     fn try_give_back(&self, class: Class, mut regions: &[*mut u8]) -> Result<(), Corruption> {
-        /// Headers looked at ahead of the atomic operations, whose fences would keep
+        /// Owners looked up ahead of the atomic operations, whose fences would keep
         /// the cache misses from overlapping,
         const AHEAD: usize = 32;
         /// when so few regions in a row were in the same slab.
         const SHORT: usize = 4;
-        let (mut run, mut seen) = (0, 0);
+        let mut window = [None; AHEAD];
+        // Of the window: where it goes on, and where it ends.
+        let (mut run, mut at, mut end) = (0, 0, 0);
         while let Some(region) = regions.first() {
-            if run <= SHORT && seen == 0 {
-                seen = regions.len().min(AHEAD);
-                for region in &regions[..seen] {
-                    owner(class, region.addr())?;
+            if at >= end && run <= SHORT {
+                (at, end) = (0, regions.len().min(AHEAD));
+                for (region, place) in regions.iter().zip(&mut window) {
+                    *place = Some(owner(class, region.addr())?);
                 }
             }
-            let Owner { slab, tag } = owner(class, region.addr())?;
+            let Owner { slab, tag } = match window.get(at) {
+                Some(&Some(owner)) if at < end => owner,
+                _ => owner(class, region.addr())?,
+            };
             // SAFETY: the slab has live regions: this one.
             let it = unsafe { slab.as_ref() };
             run = it.put_all(class, regions)?;
@@ -176,7 +181,7 @@ impl Central {
             {
                 bin.settle(slab, tag, self);
             }
-            seen = seen.saturating_sub(run);
+            at += run;
             regions = &regions[run..];
         }
         Ok(())
