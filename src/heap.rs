@@ -118,7 +118,9 @@ fn allocate_block<const COUNTED: bool>(
     heed(settings);
     let (size, align) = (layout.size(), layout.align());
     let block = if large::serves(size, align) {
-        CENTRAL.large.allocate(&CENTRAL.pages, size, align).map(|extent| {
+        let allocate = || CENTRAL.large.allocate(&CENTRAL.pages, size, align);
+        let again = || (CENTRAL.huge.clear_shelf() > 0).then(allocate).flatten();
+        allocate().or_else(again).map(|extent| {
             if zeroed && !extent.zeroed {
                 // SAFETY: a fresh block of at least this size.
                 unsafe { ptr::write_bytes(extent.start.as_ptr(), 0, size) };

@@ -450,3 +450,69 @@ fn stats_print_as_a_table() {
     }
     assert_eq!(map.len(), 1000);
 }
+
+#[test]
+fn freed_huge_blocks_wait_for_the_next_ones() {
+    const MIB: usize = 1 << 20;
+    let _alone = alone();
+    tallow::purge();
+    let before = tallow::stats();
+    let reserved = || tallow::stats().os_calls.reserve;
+    let dirty = || tallow::stats().dirty_bytes as i64 - before.dirty_bytes as i64;
+    drop(vec![1u8; 6 * MIB]);
+    assert!(dirty() >= 6 * MIB as i64);
+    assert_eq!(tallow::stats().huge_count, before.huge_count);
+    balanced();
+    // Another size fits into it, and what is left serves its growth, in place.
+    let calls = reserved();
+    let mut block = vec![2u8; 4 * MIB];
+    let start = block.as_ptr();
+    assert_eq!(reserved(), calls);
+    block.reserve_exact(MIB);
+    assert_eq!(block.as_ptr(), start);
+    assert!(block.iter().all(|&byte| byte == 2));
+    balanced();
+    // Zero blocks come from the system, which has them.
+    let zero = vec![0u8; 2 * MIB];
+    assert!(zero.iter().all(|&byte| byte == 0));
+    if cfg!(not(tallow_portable)) {
+        assert!(reserved() > calls);
+    }
+    drop((block, zero));
+    balanced();
+    // Too large to wait.
+    let waiting = dirty();
+    drop(vec![3u8; 40 * MIB]);
+    assert_eq!(dirty(), waiting);
+    assert!(tallow::purge() >= 6 * MIB as u64);
+    assert!(dirty() <= 0);
+    balanced();
+    tallow::set_decay(Some(std::time::Duration::ZERO));
+    drop(vec![1u8; 6 * MIB]);
+    assert!(dirty() <= 0);
+    tallow::set_decay(Some(std::time::Duration::from_secs(10)));
+    balanced();
+}
+
+#[test]
+fn a_dense_heap_asks_for_huge_pages_and_gives_all_of_them_back() {
+    let _alone = alone();
+    tallow::purge();
+    let (before, rss) = (tallow::stats(), tallow::process().rss_bytes);
+    let blocks: Vec<Box<[u8; 1000]>> = (0..100_000).map(|_| Box::new([1; 1000])).collect();
+    let full = tallow::stats();
+    if cfg!(all(target_os = "linux", not(tallow_portable))) {
+        assert!(full.os_calls.advise > before.os_calls.advise);
+    }
+    balanced();
+    // Every tenth stays: their slabs, and the rest of what the system may have backed.
+    let kept: Vec<_> = blocks.into_iter().step_by(10).collect();
+    tallow::purge();
+    balanced();
+    assert!(kept.iter().all(|block| block.iter().all(|&byte| byte == 1)));
+    drop(kept);
+    tallow::purge();
+    balanced();
+    let after = tallow::process().rss_bytes;
+    assert!(after < rss + (8 << 20), "{rss} -> {after}");
+}

@@ -308,7 +308,9 @@ impl Supply<crate::slab::Shipped> for Central {
         let class = tag.class()?;
         let info = class.info();
         let pages = usize::from(info.slab_pages);
-        let extent = self.pages.allocate(pages, 1)?;
+        let allocate = || self.pages.allocate(pages, 1);
+        let again = || (self.huge.clear_shelf() > 0).then(allocate).flatten();
+        let extent = allocate().or_else(again)?;
         let Some(node) = self.meta.take(Slab::node_bytes(class)) else {
             // SAFETY: the run was lent just now, and nothing uses it.
             unsafe { self.pages.free(extent.start, pages) };

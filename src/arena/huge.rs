@@ -49,6 +49,10 @@ fn bucket(address: usize) -> usize {
 fn fresh(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let at = os::reserve(bytes, align)?;
     advise(at, 0, bytes);
+    if SETTINGS.prefault() {
+        // SAFETY: a whole mapping of ours.
+        unsafe { os::populate(at, bytes) };
+    }
     Some(at)
 }
 

@@ -18,6 +18,12 @@ pub(super) unsafe fn advise_huge_pages(at: NonNull<u8>, bytes: usize, yes: bool)
     (code == 0).then_some(())
 }
 
+pub(super) unsafe fn populate(at: NonNull<u8>, bytes: usize) -> Option<()> {
+    // SAFETY: the caller owns the range; its contents stay.
+    let code = unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
+    (code == 0).then_some(())
+}
+
 pub(super) unsafe fn remap(at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
     // SAFETY: the caller owns the whole mapping.
     let to = unsafe { libc::mremap(at.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) };

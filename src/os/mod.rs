@@ -62,8 +62,8 @@ pub struct OsCalls {
     pub purge: u64,
     /// Huge blocks grown or shrunk where they are, or moved without a copy (`mremap`).
     pub remap: u64,
-    /// Requests for huge pages, or against them (`madvise`). A system without them
-    /// refuses each.
+    /// Requests for huge pages, against them, or for memory ahead of its use
+    /// (`madvise`). A system that does not know one refuses each.
     pub advise: u64,
     /// Calls of all kinds that the system refused.
     pub failed: u64,
@@ -171,6 +171,16 @@ pub(crate) unsafe fn remap(
 pub(crate) unsafe fn advise_huge_pages(at: NonNull<u8>, bytes: usize, yes: bool) -> bool {
     // SAFETY: the caller's promise.
     call(&CALLS.advise, || unsafe { native::advise_huge_pages(at, bytes, yes) }).is_some()
+}
+
+/// Has a range backed by memory now. A refusal changes nothing but when that
+/// happens.
+///
+/// # Safety
+/// The range lies in a mapping of [`reserve`]'s.
+pub(crate) unsafe fn populate(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the caller's promise.
+    call(&CALLS.advise, || unsafe { native::populate(at, bytes) }).is_some()
 }
 
 /// Prepares for [`barrier_everywhere`], best while there is one thread.

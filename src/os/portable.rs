@@ -19,6 +19,11 @@ pub(super) unsafe fn advise_huge_pages(_: NonNull<u8>, _: usize, _: bool) -> Opt
     None
 }
 
+/// Nor this.
+pub(super) unsafe fn populate(_: NonNull<u8>, _: usize) -> Option<()> {
+    None
+}
+
 /// No unix but Linux moves a mapping: the caller copies.
 pub(super) unsafe fn remap(_at: NonNull<u8>, _old: usize, _new: usize) -> Option<NonNull<u8>> {
     None

@@ -348,18 +348,22 @@ impl State {
         }
     }
 
-    /// Asks for huge pages for a segment before it is used, if that is wanted. Its
-    /// free pages are dirty then: they may be backed.
+    /// Asks for huge pages for a segment before it is used, or for memory at once, if
+    /// that is wanted. Its free pages are dirty then: they may be backed.
     fn advise(&mut self, segment: NonNull<Segment>) {
-        let yes = match SETTINGS.huge_pages() {
-            HugePages::System => return,
-            HugePages::Dense if self.books.used_pages() < DENSE_FROM_PAGES => return,
-            HugePages::Dense | HugePages::Always => true,
-            HugePages::Never => false,
+        let wish = match SETTINGS.huge_pages() {
+            HugePages::System => None,
+            HugePages::Dense if self.books.used_pages() < DENSE_FROM_PAGES => None,
+            HugePages::Dense | HugePages::Always => Some(true),
+            HugePages::Never => Some(false),
         };
+        let start = segment.cast();
         // SAFETY: a segment of ours.
-        let done = unsafe { os::advise_huge_pages(segment.cast(), SEGMENT_BYTES, yes) };
-        if !(yes && done) {
+        let heard = |yes| unsafe { os::advise_huge_pages(start, SEGMENT_BYTES, yes) };
+        let advised = wish.is_some_and(heard) && wish == Some(true);
+        // SAFETY: as above.
+        let backed = SETTINGS.prefault() && unsafe { os::populate(start, SEGMENT_BYTES) };
+        if !(advised || backed) {
             return;
         }
         // One write may back all of a huge page: from now on all of it counts.
@@ -367,12 +371,12 @@ impl State {
         let (slot, pages) = unsafe {
             let segment = segment.as_ref();
             segment.with_sets(|p| {
-                (*p).advised = true;
+                (*p).advised = advised;
                 (*p).dirty = (*p).free.clone();
                 (segment.slot as usize, (*p).free.count())
             })
         };
-        self.advised += 1;
+        self.advised += usize::from(advised);
         self.books.dirty_pages += pages;
         self.hints(Want::Dirty)[slot] = pages as u16;
     }

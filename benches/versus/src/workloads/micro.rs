@@ -16,6 +16,8 @@ pub const LIST: &[Workload] = &[
     micro("batch-2M", batch_2m, "2 M blocks of 16..128 B, freed in random order"),
     micro("churn-10k", churn_10k, "replace a random one of 10 000 blocks of 16..528 B"),
     micro("churn-1M", churn_1m, "replace a random one of 1 M blocks of 16..528 B"),
+    micro("churn-over-8MiB", churn_over_8mib, "`churn-10k` beside 8 MiB of live blocks"),
+    micro("churn-over-8GiB", churn_over_8gib, "`churn-10k` beside 8 GiB of live blocks"),
     micro("realloc-small", realloc_small, "grow a Vec<u8> 8 bytes at a time, up to 4 KiB"),
     Workload {
         name: "realloc-600MB",
@@ -131,6 +133,22 @@ fn churn_1m(params: &Params) -> Outcome {
     let n = params.scale(1_000_000);
     let mut churn = Churn::new(n, random(5));
     ns_per_op(5, n, || churn.replace(n))
+}
+
+/// The churn beside `bytes` of blocks of 1 KiB that are live and left alone.
+fn churn_over(params: &Params, bytes: usize) -> Outcome {
+    let ballast: Vec<Block> = (0..params.scale(bytes) >> 10).map(|_| Block::new(1 << 10)).collect();
+    let out = churn_10k(params);
+    black_box(ballast.len());
+    out
+}
+
+fn churn_over_8mib(params: &Params) -> Outcome {
+    churn_over(params, 8 << 20)
+}
+
+fn churn_over_8gib(params: &Params) -> Outcome {
+    churn_over(params, 8 << 30)
 }
 
 /// One operation is one vector, from nothing to its final length.

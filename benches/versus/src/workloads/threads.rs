@@ -15,8 +15,8 @@ use std::thread::{self, Scope};
 
 /// The workloads of this module.
 pub const LIST: &[Workload] = &[
-    threads("pair-threads", &[2, 8], pair, "`pair` on every thread at once"),
-    threads("churn-threads", &[2, 8], churn, "`churn-10k` on every thread at once"),
+    threads("pair-threads", &[2, 8, 64], pair, "`pair` on every thread at once"),
+    threads("churn-threads", &[2, 8, 64], churn, "`churn-10k` on every thread at once"),
     threads("handover", &[2, 8], handover, "half of the threads allocate, their partners free"),
     threads("ring", &[2, 8], ring, "each thread sends blocks to the next, which frees them"),
     threads(
