@@ -68,6 +68,9 @@ pub const BLOCK_TICK_EVERY: u32 = 16;
 /// Time after which a freed extent has gone back to the OS, in milliseconds.
 pub const DECAY_MS: u64 = 10_000;
 
+/// Bytes that processors hand to each other at once.
+pub const CACHE_LINE_BYTES: usize = 64;
+
 /// Bytes that the kernel may back by one huge page.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 

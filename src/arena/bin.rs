@@ -86,12 +86,13 @@ impl<P: Protocol> Bin<P> {
         }
     }
 
-    /// Claims up to `want` regions and hands them to `out`; 0 when memory is
-    /// out. `contended` is called when another thread was in the way.
+    /// Claims up to `want` regions for the thread `who` and hands them to `out`; 0
+    /// when memory is out. `contended` is called when another thread was in the way.
     #[inline]
     pub(crate) fn refill(
         &self,
         tag: Tag,
+        who: u16,
         want: u32,
         supply: &impl Supply<P>,
         out: &mut impl FnMut(*mut u8),
@@ -103,7 +104,7 @@ impl<P: Protocol> Bin<P> {
             // SAFETY: headers are never unmapped (meta, M1); `claim` checks
             // that the slab is still this bin's.
             if let Some(slab) = unsafe { owned.as_ref() } {
-                let (n, refaults) = slab.claim(tag, want, out);
+                let (n, refaults) = slab.claim(tag, who, want, out);
                 if refaults > 0 {
                     supply.refaulted(refaults);
                 }

@@ -95,18 +95,20 @@ impl Central {
         }
     }
 
-    /// Claims up to `want` regions of a class; 0 when memory is out.
+    /// Claims up to `want` regions of a class for the thread `who` (0: any); 0 when
+    /// memory is out.
     #[inline]
     pub(crate) fn claim(
         &self,
         arena: usize,
         class: Class,
+        who: u16,
         want: u32,
         out: &mut impl FnMut(*mut u8),
     ) -> u32 {
         let tag = Tag::new(class, arena as u8);
         let bin = &self.arenas[arena].bins[class.index()];
-        bin.refill(tag, want, self, out, || self.contended())
+        bin.refill(tag, who, want, self, out, || self.contended())
     }
 
     /// Claims up to `want` regions of a class from slabs that are there, in any
@@ -123,12 +125,12 @@ impl Central {
         for arena in core::iter::once(arena).chain(others) {
             let tag = Tag::new(class, arena as u8);
             let bin = &self.arenas[arena].bins[class.index()];
-            let got = bin.refill(tag, want, &NothingFresh(self), out, || self.contended());
+            let got = bin.refill(tag, 0, want, &NothingFresh(self), out, || self.contended());
             if got > 0 {
                 return got;
             }
         }
-        self.claim(arena, class, want, out)
+        self.claim(arena, class, 0, want, out)
     }
 
     pub(crate) fn bin(&self, tag: Tag) -> Option<&Bin> {

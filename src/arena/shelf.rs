@@ -202,7 +202,7 @@ mod tests {
                     self.fresh += usize::from(old.is_none());
                     self.held.push((address, bytes));
                 }
-                2 if size % 3 == 0 && !self.held.is_empty() => {
+                2 if size.is_multiple_of(3) && !self.held.is_empty() => {
                     let i = usize::from(size) % self.held.len();
                     let (address, bytes) = self.held[i];
                     if self.shelf.take_at(address + bytes, bytes) {

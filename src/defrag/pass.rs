@@ -471,7 +471,7 @@ mod tests {
             cache.with_shared(|shared, _| {
                 for arena in [MAX_ARENAS - 2, MAX_ARENAS - 1] {
                     let want = 3;
-                    let got = CENTRAL.claim(arena, class, want, &mut |at| regions.push(at));
+                    let got = CENTRAL.claim(arena, class, 0, want, &mut |at| regions.push(at));
                     assert_eq!(got, want);
                     shared.claimed[class.index()] += i64::from(got);
                 }

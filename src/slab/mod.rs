@@ -40,6 +40,7 @@ mod punch;
 
 use crate::bits::{mask, take_bits};
 use crate::class::Class;
+use crate::config::CACHE_LINE_BYTES;
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, spin};
 use core::marker::PhantomData;
@@ -66,6 +67,9 @@ pub(crate) trait Protocol {
 #[derive(Debug)]
 pub(crate) struct Shipped;
 impl Protocol for Shipped {}
+
+/// Of [`Slab::hint`].
+const LG_WHO: u32 = 16;
 
 /// What a slab is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +165,8 @@ pub(crate) struct Slab<P = Shipped> {
     header: AtomicU64,
     start: *mut u8,
     pub(crate) links: Cell<Links>,
-    /// Where a search for free bits starts: a guess.
+    /// Where a search for free bits starts, a guess, and above [`LG_WHO`] who has
+    /// searched last.
     hint: AtomicU32,
     capacity: u16,
     /// Which list of the bin it is in, under the bin's lock.
@@ -318,11 +323,18 @@ impl<P: Protocol> Slab<P> {
         }
     }
 
-    /// Claims up to `want` regions and hands their addresses to `out`. Returns how
+    /// Claims up to `want` regions for the thread `who` (0: any) and hands their
+    /// addresses to `out`. Returns how
     /// many, and how many punched pages that brings back; 0 when the slab has no
     /// room, or is not `tag`'s owned slab any more.
     #[inline]
-    pub(crate) fn claim(&self, tag: Tag, want: u32, out: &mut impl FnMut(*mut u8)) -> (u32, u32) {
+    pub(crate) fn claim(
+        &self,
+        tag: Tag,
+        who: u16,
+        want: u32,
+        out: &mut impl FnMut(*mut u8),
+    ) -> (u32, u32) {
         let mut seen = self.header();
         let n = loop {
             if seen.state() != State::Owned || seen.tag() != tag {
@@ -346,17 +358,22 @@ impl<P: Protocol> Slab<P> {
         };
         // Fields may be read now: the slab stays what it is at least until the
         // regions that were just counted are back.
-        (n, self.take(tag, n, out))
+        (n, self.take(tag, who, n, out))
     }
 
     /// Finds the `n` bits that the count promises (L1). Returns how many punched
     /// pages that brings back.
     #[inline]
-    fn take(&self, tag: Tag, n: u32, out: &mut impl FnMut(*mut u8)) -> u32 {
+    fn take(&self, tag: Tag, who: u16, n: u32, out: &mut impl FnMut(*mut u8)) -> u32 {
         let words = self.words();
         let region = tag.class().map_or(0, |c| c.info().region_bytes as usize);
         // Relaxed: a guess; the search goes round.
-        let mut w = self.hint.load(Ordering::Relaxed) as usize % words.len();
+        let hint = self.hint.load(Ordering::Relaxed);
+        let last = hint >> LG_WHO;
+        // Neighbours may share a cache line, the regions of two words never do: so
+        // threads that take turns begin in words of their own.
+        let turns = last != 0 && last != who.into() && !region.is_multiple_of(CACHE_LINE_BYTES);
+        let mut w = ((hint & ((1 << LG_WHO) - 1)) as usize + usize::from(turns)) % words.len();
         let (mut left, mut looked, mut refaults) = (n, 0, 0);
         loop {
             let mut got = take_bits(&words[w], left, P::TAKE_BITS);
@@ -380,7 +397,7 @@ impl<P: Protocol> Slab<P> {
             }
             w = if w + 1 == words.len() { 0 } else { w + 1 };
         }
-        self.hint.store(w as u32, Ordering::Relaxed);
+        self.hint.store(w as u32 | u32::from(who) << LG_WHO, Ordering::Relaxed);
         refaults
     }
 

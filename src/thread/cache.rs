@@ -224,7 +224,7 @@ impl Cache {
         let mut region = ptr::null_mut();
         let Some(record) = self.record() else {
             let mut shared = orphan().lock.lock();
-            if CENTRAL.claim(0, class, 1, &mut |at| region = at) > 0 {
+            if CENTRAL.claim(0, class, 0, 1, &mut |at| region = at) > 0 {
                 shared.claimed[class.index()] += 1;
                 shared.requested_bytes += size as i64;
                 fill(region, class, Moment::Allocated);
@@ -240,7 +240,9 @@ impl Cache {
         // empty now. Otherwise it was empty: the way here says so.
         let arena = CENTRAL.arena_of(record.ordinal);
         let mut n = 0;
-        let got = CENTRAL.claim(arena, class, want as u32, &mut |at| {
+        // Not 0, which is nobody.
+        let who = (record.ordinal % usize::from(u16::MAX)) as u16 + 1;
+        let got = CENTRAL.claim(arena, class, who, want as u32, &mut |at| {
             // Addresses go up as they come. The first is handed out; the others
             // are laid down from the top, so that they go up as they are popped.
             if n == 0 {

@@ -122,7 +122,7 @@ impl<P: Protocol + 'static> World<P> {
 
     fn claim(&self, want: u32) -> Vec<usize> {
         let mut out = Vec::new();
-        self.bin.refill(self.tag, want, &self.supply, &mut |at| out.push(at.addr()), || {});
+        self.bin.refill(self.tag, 0, want, &self.supply, &mut |at| out.push(at.addr()), || {});
         out.iter().for_each(|&at| self.supply.write(self.cell(at)));
         out
     }
