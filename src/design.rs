@@ -39,6 +39,13 @@
 //! atomic operations for each region are what remains, and what an allocator that
 //! links free blocks in a list of the page does not pay (`versus`, `batch-shuffled`).
 //!
+//! Threads share the slabs of an arena, and neighbours of 8 bytes share a cache
+//! line. Two threads that each wrote one such block took three times as long as
+//! alone (`classic`, `cache 2`). So a thread that claims from a slab after another
+//! one begins in the next word of the bit set: the regions of two words never
+//! share a line. What a thread frees it is handed out again, wherever it came from:
+//! neighbours that were passed to two threads still share one (`cache 2 passed`).
+//!
 //! # Blocks without layouts
 //!
 //! C's `free` is told no size. The class of a slab stands in the upper byte of its
