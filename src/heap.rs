@@ -296,7 +296,7 @@ pub(crate) fn purge() -> usize {
 #[cold]
 pub(crate) fn idle() {
     with_cache(crate::thread::Cache::empty_own);
-    CENTRAL.tick(crate::os::now_ms());
+    while CENTRAL.tick(crate::os::now_ms()) {}
 }
 
 /// Puts settings into effect, whatever held before. May call the OS.

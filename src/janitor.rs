@@ -105,7 +105,7 @@ fn work() {
     while !STOP.load(Ordering::Relaxed) {
         let decay_ms = CENTRAL.pages.decay_ms();
         park_timeout(nap(decay_ms));
-        CENTRAL.tick(os::now_ms());
+        while CENTRAL.tick(os::now_ms()) {}
         naps += 1;
         if naps >= EPOCHS && decay_ms.is_some() {
             naps = 0;

@@ -239,10 +239,11 @@ impl Central {
         }
     }
 
-    /// Lets the decay clock run. Cheap when nothing is due. May call the OS.
-    pub(crate) fn tick(&self, now_ms: u64) {
-        self.huge.tick(now_ms, self.pages.decay_ms());
+    /// Lets the decay clock run. Cheap when nothing is due. May call the OS. Returns
+    /// whether to call again soon.
+    pub(crate) fn tick(&self, now_ms: u64) -> bool {
         self.pages.tick(now_ms);
+        self.huge.tick(now_ms, self.pages.decay_ms())
     }
 
     fn each_bin(&self) -> impl Iterator<Item = (Class, &Bin)> {

@@ -15,6 +15,9 @@ use crate::settings::{HugePages, SETTINGS};
 use core::ptr::{self, NonNull};
 
 const BUCKETS: usize = 256;
+/// Bytes given back at a time by threads that have something else to do: a fifth of
+/// a millisecond.
+const TICK_BYTES: usize = 4 << 20;
 /// Blocks from this size on are backed by huge pages where that is wanted for
 /// what is dense: at most a half of such a block is backed in vain.
 const DENSE_BYTES: usize = 2 * HUGE_PAGE_BYTES;
@@ -184,23 +187,23 @@ impl Huge {
         self.table.lock().shelf.take(bytes)?.start()
     }
 
-    /// Gives back what has waited on the shelf for long enough. Calls the OS if
-    /// there is anything.
-    pub(crate) fn tick(&self, now_ms: u64, decay_ms: Option<u64>) {
-        let Some(decay_ms) = decay_ms else { return };
-        while let Some(mut table) = self.table.try_lock()
-            && let Some(it) = table.shelf.overdue(now_ms, decay_ms / 2)
-        {
-            drop(table);
-            it.give_back();
-        }
+    /// Gives back some of what has waited on the shelf for long enough, and says
+    /// whether there was anything. Calls the OS then.
+    pub(crate) fn tick(&self, now_ms: u64, decay_ms: Option<u64>) -> bool {
+        let (Some(decay_ms), Some(mut table)) = (decay_ms, self.table.try_lock()) else {
+            return false;
+        };
+        let overdue = table.shelf.is_overdue(now_ms, decay_ms / 2);
+        let some = if overdue { table.shelf.some_of_the_oldest(TICK_BYTES) } else { None };
+        drop(table);
+        some.inspect(Shelved::give_back).is_some()
     }
 
     /// Gives back all that waits on the shelf. Returns the bytes.
     pub(crate) fn clear_shelf(&self) -> usize {
         let mut bytes = 0;
         loop {
-            let it = self.table.lock().shelf.overdue(0, 0);
+            let it = self.table.lock().shelf.some_of_the_oldest(usize::MAX);
             let Some(it) = it else { return bytes };
             bytes += it.bytes;
             it.give_back();

@@ -136,10 +136,9 @@ impl Shelf {
         Some(Shelved::new(oldest.end() - most, most))
     }
 
-    /// The oldest stretch, if it has waited for `ms`.
-    pub(super) fn overdue(&mut self, now_ms: u64, ms: u64) -> Option<Shelved> {
-        let oldest = self.all().iter().map(|it| it.since_ms).min()?;
-        if now_ms.saturating_sub(oldest) >= ms { self.remove_oldest() } else { None }
+    /// Whether the oldest stretch has waited for `ms`.
+    pub(super) fn is_overdue(&self, now_ms: u64, ms: u64) -> bool {
+        self.all().iter().any(|it| now_ms.saturating_sub(it.since_ms) >= ms)
     }
 
     fn remove_oldest(&mut self) -> Option<Shelved> {
@@ -221,9 +220,10 @@ mod tests {
                     }
                 }
                 _ => {
-                    while let it = self.shelf.overdue(self.now, 300)
-                        && self.leave(it)
-                    {}
+                    while self.shelf.is_overdue(self.now, 300) {
+                        let some = self.shelf.some_of_the_oldest(bytes);
+                        self.leave(some);
+                    }
                 }
             }
         }
