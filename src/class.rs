@@ -191,7 +191,7 @@ impl Class {
     pub(crate) fn magazine_max(self, bytes: usize) -> u16 {
         let info = self.info();
         let items = bytes / info.region_bytes as usize;
-        info.magazine_max.min(items.max(MAGAZINE_MIN) as u16)
+        info.magazine_max.min(clamp(items, MAGAZINE_MIN, MAGAZINE_MAX) as u16)
     }
 
     #[inline(always)]

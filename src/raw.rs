@@ -41,7 +41,8 @@ pub fn allocate_zeroed(size: usize) -> *mut u8 {
     }
 }
 
-/// Takes a block back; nothing happens to null. Aborts when it is no block.
+/// Takes a block back; nothing happens to null. Aborts when it is no block, of a
+/// slab at the latest when it gets there.
 ///
 /// # Safety
 /// From this module, and used no more.
@@ -58,7 +59,7 @@ pub fn usable_bytes(block: *const u8) -> Option<usize> {
 }
 
 /// Changes a block's size, moving it if it must; null leaves it as it was. Aborts
-/// when it is no block. A block aligned to more than 16 bytes may lose that.
+/// when it is no block. Alignment beyond that of the new size may be lost.
 ///
 /// # Safety
 /// From this module, and not null; the old address is used no more unless null is

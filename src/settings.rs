@@ -18,15 +18,18 @@ use core::time::Duration;
 #[repr(u8)]
 pub enum HugePages {
     /// As the system does by itself.
-    System,
-    /// Asks for them for huge blocks, and for segments while the heap grows from
-    /// a size at which one segment more or less is small; takes that back from
-    /// segments of which pages are given back.
-    Dense,
+    System = 0,
+    /// Asks for them for huge blocks from 4 MiB on.
+    Blocks = 1,
+    /// Asks for them for segments too while the heap grows from a size at which one
+    /// segment more or less is small; takes that back from segments of which pages
+    /// are given back. Filling such a heap takes half the time; to give back a part
+    /// of a huge page can take some milliseconds.
+    Dense = 2,
     /// Asks for them everywhere.
-    Always,
+    Always = 3,
     /// Asks the system to leave Tallow's memory in small pages.
-    Never,
+    Never = 4,
 }
 
 /// What blocks are filled with. See [`Builder::fill`].
@@ -104,7 +107,7 @@ impl Builder {
         decay_ms: Some(DECAY_MS),
         magazine_bytes: MAGAZINE_BYTES,
         arenas: MAX_ARENAS,
-        huge_pages: HugePages::Dense,
+        huge_pages: HugePages::Blocks,
         prefault: false,
         fill: None,
         environment: false,
@@ -122,7 +125,7 @@ impl Builder {
         self
     }
 
-    /// Bytes that a thread may keep of each size class; at least 4 regions, at most
+    /// Bytes that a thread may keep of each size class; at least 2 regions, at most
     /// 1024 and [`MAGAZINE_BYTES`], which is the default.
     #[must_use]
     pub const fn magazine_bytes(mut self, bytes: usize) -> Self {
@@ -139,7 +142,7 @@ impl Builder {
         self
     }
 
-    /// Whether to ask for huge pages. [`HugePages::Dense`] when not set.
+    /// Whether to ask for huge pages. [`HugePages::Blocks`] when not set.
     #[must_use]
     pub const fn huge_pages(mut self, mode: HugePages) -> Self {
         self.huge_pages = mode;
@@ -194,9 +197,10 @@ impl Builder {
             self.arenas = number(text).filter(|n| (1..=MAX_ARENAS).contains(n))?;
             Some(())
         });
-        read(c"TALLOW_HUGE_PAGES", "system, dense, always or never", |text| {
+        read(c"TALLOW_HUGE_PAGES", "system, blocks, dense, always or never", |text| {
             self.huge_pages = match text {
                 "system" => HugePages::System,
+                "blocks" => HugePages::Blocks,
                 "dense" => HugePages::Dense,
                 "always" => HugePages::Always,
                 "never" => HugePages::Never,
@@ -283,7 +287,7 @@ impl InEffect {
     pub(crate) fn put(&self, settings: &Settings) -> Option<u64> {
         let chosen = settings.resolved();
         self.taken.store(true, Ordering::Relaxed);
-        self.magazine_bytes.store(chosen.magazine_bytes, Ordering::Relaxed);
+        self.magazine_bytes.store(chosen.magazine_bytes.min(MAGAZINE_BYTES), Ordering::Relaxed);
         self.arenas.store(chosen.arenas.clamp(1, MAX_ARENAS), Ordering::Relaxed);
         self.huge_pages.store(chosen.huge_pages as u8, Ordering::Relaxed);
         self.prefault.store(chosen.prefault, Ordering::Relaxed);
@@ -301,9 +305,10 @@ impl InEffect {
 
     pub(crate) fn huge_pages(&self) -> HugePages {
         match self.huge_pages.load(Ordering::Relaxed) {
-            1 => HugePages::Dense,
-            2 => HugePages::Always,
-            3 => HugePages::Never,
+            1 => HugePages::Blocks,
+            2 => HugePages::Dense,
+            3 => HugePages::Always,
+            4 => HugePages::Never,
             _ => HugePages::System,
         }
     }

@@ -91,13 +91,15 @@ pub struct Snapshot {
     pub allocated_bytes: u64,
     /// Bytes of pages in slabs, large and huge blocks, less the punched ones.
     pub active_bytes: u64,
-    /// Bytes backed by memory, by Tallow's own count: active, dirty, metadata.
+    /// Bytes backed by memory at most, by Tallow's own count: active, dirty, metadata.
+    /// What was never written counts, since only the system knows.
     pub resident_bytes: u64,
     /// Bytes of address space taken from the OS.
     pub mapped_bytes: u64,
     /// Bytes of address space without memory behind it.
     pub retained_bytes: u64,
-    /// Bytes of free pages that are still backed by memory.
+    /// Bytes of free pages, and of huge blocks that wait to be used again, that may
+    /// still be backed by memory.
     pub dirty_bytes: u64,
     /// Bytes that Tallow uses for itself.
     pub metadata_bytes: u64,
@@ -156,8 +158,9 @@ pub fn stats() -> Snapshot {
         Some(class) => class_stats(class, &counts(class), &books),
         None => ClassStats::default(),
     });
-    let (pages, meta) = (CENTRAL.pages.books(), CENTRAL.meta.bytes());
+    // Before the pages that large blocks lie in: allocated <= active.
     let (large, huge) = (CENTRAL.large.books(), CENTRAL.huge.books());
+    let (pages, meta) = (CENTRAL.pages.books(), CENTRAL.meta.bytes());
     let small: u64 = classes.iter().map(|c: &ClassStats| c.allocated_bytes).sum();
     let cached = classes.iter().map(|c| c.regions_cached * c.region_bytes).sum();
     let page_bytes = |n: usize| (n as u64) << LG_PAGE;

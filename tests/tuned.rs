@@ -81,16 +81,19 @@ fn main() {
     expect("TALLOW_FILL", "none", "", "cached true dirty false", "");
     expect("TALLOW_DECAY_MS", "never", "a5", "cached false dirty true", "");
     expect("TALLOW_PREFAULT", "1", "a5", built, "");
+    expect("TALLOW_HUGE_PAGES", "always", "a5", built, "");
+    // More than there is room for is all that there is room for.
+    expect("TALLOW_MAGAZINE_BYTES", "1048576", "a5", built, "");
     for (name, value, wanted) in [
         ("TALLOW_FILL", "junky", "none, junk or zero"),
         ("TALLOW_DECAY_MS", "-1", "milliseconds, or never"),
         ("TALLOW_ARENAS", "0", "a number from 1 to 4"),
         ("TALLOW_MAGAZINE_BYTES", "1k", "a number of bytes"),
         ("TALLOW_PREFAULT", "yes", "0 or 1"),
-        ("TALLOW_HUGE_PAGES", "", "system, dense, always or never"),
+        ("TALLOW_HUGE_PAGES", "", "system, blocks, dense, always or never"),
     ] {
         let line = format!("tallow: {name}={value} is not {wanted}; the default is used\n");
         expect(name, value, "a5", built, &line);
     }
-    println!("settings: 11 processes, all as told");
+    println!("settings: 13 processes, all as told");
 }

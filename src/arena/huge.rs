@@ -1,7 +1,8 @@
-//! Huge blocks: a mapping each. They grow by `mremap`, without a copy.
+//! Huge blocks: mappings of their own, or what earlier ones have left on the shelf.
+//! They grow by `mremap`, without a copy.
 //!
 //! A table by address tells what is alive, so that a wrong free is found out
-//! and the books can be recounted. A huge call costs a system call anyway.
+//! and the books can be recounted.
 
 use super::large::BlockBooks;
 use super::shelf::{Shelf, Shelved};
@@ -64,7 +65,7 @@ fn fresh(bytes: usize, align: usize) -> Option<NonNull<u8>> {
 fn advise(at: NonNull<u8>, old: usize, bytes: usize) {
     let least = match SETTINGS.huge_pages() {
         HugePages::System => return,
-        HugePages::Dense => DENSE_BYTES,
+        HugePages::Blocks | HugePages::Dense => DENSE_BYTES,
         HugePages::Always => HUGE_PAGE_BYTES,
         HugePages::Never => 1,
     };

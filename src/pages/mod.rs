@@ -20,7 +20,8 @@
 //! - P2: `dirty_pages`, `free_pages`, `purging_pages` equal the sums over the sets.
 //! - P3: `free_hint[s]`, `dirty_hint[s]` are at least the longest runs of segment `s`.
 //!
-//! `madvise` runs outside the lock: the pages are marked *purging* meanwhile.
+//! Pages are purged outside the lock: they are marked *purging* meanwhile. Advice
+//! about huge pages is given under it.
 
 pub(crate) mod decay;
 mod huge;
@@ -352,7 +353,7 @@ impl State {
     /// that is wanted. Its free pages are dirty then: they may be backed.
     fn advise(&mut self, segment: NonNull<Segment>) {
         let wish = match SETTINGS.huge_pages() {
-            HugePages::System => None,
+            HugePages::System | HugePages::Blocks => None,
             HugePages::Dense if self.books.used_pages() < DENSE_FROM_PAGES => None,
             HugePages::Dense | HugePages::Always => Some(true),
             HugePages::Never => Some(false),

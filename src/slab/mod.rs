@@ -436,8 +436,13 @@ impl<P: Protocol> Slab<P> {
         let (mut n, mut w, mut bits) = (0, 0, 0);
         for region in regions {
             let offset = region.addr().wrapping_sub(start);
-            if offset >= slab_bytes && n > 0 {
-                break;
+            if offset >= slab_bytes {
+                if n > 0 {
+                    break;
+                }
+                // Looked up while the slab had a region that has come back since: and
+                // now it comes back again.
+                return Err(Corruption::DoubleFree { address: region.addr(), region_bytes });
             }
             let index = info.region_index(offset);
             if index * region_bytes != offset || index >= capacity {

@@ -233,11 +233,14 @@ impl Cache {
         };
         let mut shared = record.lock.lock();
         let limit = self.enter(&mut shared, record, class);
+        // On the way here the system may have allocated and freed.
+        if let Some(region) = self.pop(class) {
+            self.ask(size);
+            return region;
+        }
         // One for the caller, the rest up to half of the magazine.
         let want = (limit / 2).max(1);
         let items = record.items(class, shared.grown);
-        // The caller may have been recalled with a full magazine; then it is
-        // empty now. Otherwise it was empty: the way here says so.
         let arena = CENTRAL.arena_of(record.ordinal);
         let mut n = 0;
         // Not 0, which is nobody.

@@ -43,7 +43,7 @@ pub extern "C" fn mallinfo2() -> MallInfo2 {
     let stats = heap::stats();
     let sum = |f: fn(&heap::ClassStats) -> u64| stats.classes.iter().map(f).sum::<u64>() as usize;
     MallInfo2 {
-        arena: (stats.mapped_bytes - stats.huge_bytes) as usize,
+        arena: stats.mapped_bytes.saturating_sub(stats.huge_bytes) as usize,
         ordblks: sum(|c| c.regions_free),
         smblks: sum(|c| c.regions_cached),
         hblks: stats.huge_count as usize,
@@ -51,7 +51,7 @@ pub extern "C" fn mallinfo2() -> MallInfo2 {
         usmblks: 0,
         fsmblks: stats.cached_bytes as usize,
         uordblks: stats.allocated_bytes as usize,
-        fordblks: (stats.resident_bytes - stats.allocated_bytes) as usize,
+        fordblks: stats.resident_bytes.saturating_sub(stats.allocated_bytes) as usize,
         keepcost: stats.dirty_bytes as usize,
     }
 }

@@ -102,10 +102,14 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     answer(raw::allocate(size, align.max(8)))
 }
 
-/// SunOS: as `aligned_alloc`.
+/// SunOS: as `aligned_alloc`; an alignment that is not a power of two is rounded up
+/// to one.
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
-    aligned_alloc(align, size)
+    match align.checked_next_power_of_two() {
+        Some(align) => aligned_alloc(align, size),
+        None => failed(libc::EINVAL),
+    }
 }
 
 /// POSIX: as `aligned_alloc`; the answer is the error, and `errno` is left alone.

@@ -27,13 +27,13 @@ type AlignedNothrow = extern "C-unwind" fn(usize, usize, Tag) -> *mut u8;
 /// The C++ library's own operator that answers null.
 fn again_without_throwing(size: usize, align: usize, tag: Tag) -> *mut u8 {
     let name =
-        if align > ALIGN { c"_ZnwmSt11align_val_tRKSt9nothrow_t" } else { c"_ZnwmRKSt9nothrow_t" };
+        if align >= ALIGN { c"_ZnwmSt11align_val_tRKSt9nothrow_t" } else { c"_ZnwmRKSt9nothrow_t" };
     // SAFETY: the name is a C string.
     let at = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
     if at.is_null() {
         return core::ptr::null_mut();
     }
-    if align > ALIGN {
+    if align >= ALIGN {
         // SAFETY: that is the operator's type.
         let new = unsafe { core::mem::transmute::<*mut c_void, AlignedNothrow>(at) };
         return new(size, align, tag);
