@@ -65,7 +65,7 @@
 //! 0.64 s, a fork of that process takes 15 ms instead of 25 ms, and what is written
 //! afterwards is copied in pieces of 4 KiB all the same. But to give back 4 KiB out
 //! of a huge page took 4 ms now and then: with `dense` four or five of the 1400
-//! steps of the churn demo took 5 ms, in five of six runs; without none took 1 ms.
+//! steps of the churn demo took 5 ms, in six of seven runs; without none took 1 ms.
 //! So `blocks` is the default.
 //!
 //! The free pages of an advised segment count as dirty from the start, since one
