@@ -105,3 +105,32 @@ pub(super) fn keep_errno<R>(f: impl FnOnce() -> R) -> R {
     unsafe { *place = before };
     result
 }
+
+/// Whether the process has had no thread but this one since it began: what glibc
+/// (from 2.32) says in `__libc_single_threaded`, which it clears before it starts
+/// the first one. `false` without it. A few loads.
+#[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) fn alone() -> bool {
+    let at: *const u8;
+    // SAFETY: reads from the table of addresses what the loader has put there: 0
+    // where there is no such variable.
+    unsafe {
+        core::arch::asm!(
+            ".weak __libc_single_threaded",
+            "mov {at}, qword ptr [rip + __libc_single_threaded@GOTPCREL]",
+            at = out(reg) at,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    // SAFETY: a variable of one byte, which changes only while there is no other
+    // thread to change it; volatile, so that it is read anew each time.
+    !at.is_null() && unsafe { at.read_volatile() } != 0
+}
+
+/// Nobody says whether there are other threads.
+#[cfg(not(all(target_env = "gnu", target_arch = "x86_64")))]
+#[inline(always)]
+pub(crate) fn alone() -> bool {
+    false
+}

@@ -26,7 +26,7 @@ use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::ptr::NonNull;
 
-pub(crate) use native::now_ms;
+pub(crate) use native::{alone, now_ms};
 pub(crate) use unix::{arm_exit_hook, at_fork, environment, processors, read_file, write_stderr};
 
 /// One counter for each kind of call. Relaxed throughout: they order nothing.

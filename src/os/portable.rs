@@ -59,3 +59,9 @@ pub(super) fn barrier_everywhere() -> bool {
 pub(super) fn keep_errno<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
+
+/// Nobody says whether there are other threads.
+#[inline(always)]
+pub(crate) fn alone() -> bool {
+    false
+}

@@ -54,14 +54,36 @@ enum Command {
     },
 }
 
-/// Runs what the command line asks for.
+/// What an allocator offers a program that wants its memory back.
+#[derive(Clone, Copy, Debug)]
+pub struct Tending {
+    /// Called once, before the work: starts a thread of the allocator's.
+    pub start: fn(),
+    /// Called when the work is done: asks for what is free to be given back.
+    pub ask: fn(),
+}
+
+impl Tending {
+    /// An allocator that offers nothing.
+    pub const NONE: Self = Self { start: || (), ask: || () };
+}
+
+/// Runs what the command line asks for, on an allocator that offers nothing.
 ///
 /// # Panics
 /// If there is no such workload.
 pub fn main() {
+    main_tended(Tending::NONE);
+}
+
+/// Runs what the command line asks for.
+///
+/// # Panics
+/// If there is no such workload.
+pub fn main_tended(tending: Tending) {
     let Command::Worker { workload, threads, quick } = Cli::parse().command;
     let workload = workloads::find(&workload).expect("a workload of `versus --list`");
-    let outcome = (workload.run)(&Params { threads, quick });
+    let outcome = (workload.run)(&Params { threads, quick, tending });
     let sample = Sample {
         value: outcome.value,
         unit: workload.unit,

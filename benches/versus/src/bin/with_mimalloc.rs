@@ -3,5 +3,9 @@
 static ALLOC: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    versus::child::main()
+    versus::child::main_tended(versus::child::Tending {
+        // SAFETY: may be called at any time.
+        ask: || unsafe { libmimalloc_sys::mi_collect(true) },
+        ..versus::child::Tending::NONE
+    });
 }

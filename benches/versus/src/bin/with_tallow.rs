@@ -3,5 +3,9 @@
 static ALLOC: tallow::Tuned = tallow::Tallow::builder().environment(true).build();
 
 fn main() {
-    versus::child::main()
+    versus::child::main_tended(versus::child::Tending {
+        start: || tallow::janitor::start().expect("one more thread"),
+        // The janitor has seen to it.
+        ask: || (),
+    });
 }

@@ -1,7 +1,7 @@
 //! What a process holds while it does nothing.
 //!
-//! The memory is read while the threads and the live data still exist; nobody asks the allocator to
-//! purge.
+//! The memory is read while the threads and the live data still exist. Nobody asks the allocator to
+//! purge, but for `spike-tended`.
 
 use super::Group::Memory;
 use super::micro::churn_size;
@@ -23,6 +23,14 @@ pub const LIST: &[Workload] = &[
         threads: &[4],
         about: "200 MB of 16..1024 B on 4 threads, 1 of 16 kept, then 12 s of sleep",
         run: spike_idle,
+    },
+    Workload {
+        name: "spike-tended",
+        group: Memory,
+        unit: Unit::TimesLive,
+        threads: &[4],
+        about: "the same, with all that the allocator offers: its thread, a purge at the end",
+        run: spike_tended,
     },
     Workload {
         name: "small-program",
@@ -64,7 +72,16 @@ fn spike(seed: u64, bytes: usize) -> Vec<Box<[u8]>> {
     objects
 }
 
+fn spike_tended(params: &Params) -> Outcome {
+    (params.tending.start)();
+    spike_then_idle(params, params.tending.ask)
+}
+
 fn spike_idle(params: &Params) -> Outcome {
+    spike_then_idle(params, || ())
+}
+
+fn spike_then_idle(params: &Params, ask: impl FnOnce()) -> Outcome {
     let idle = Duration::from_secs(if params.quick { 3 } else { 12 });
     let each = params.scale(200_000_000) / params.threads;
     let (ready, done) = (Barrier::new(params.threads + 1), Barrier::new(params.threads + 1));
@@ -83,6 +100,7 @@ fn spike_idle(params: &Params) -> Outcome {
             .collect();
         ready.wait();
         thread::sleep(idle);
+        ask();
         let memory = child::memory();
         done.wait();
         let live: u64 = threads.into_iter().map(|t| t.join().expect("no panic")).sum();

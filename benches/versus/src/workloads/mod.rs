@@ -9,6 +9,7 @@ pub mod programs;
 pub mod threads;
 
 use crate::child::Memory;
+use crate::child::Tending;
 use clap::ValueEnum;
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
@@ -24,6 +25,8 @@ pub struct Params {
     pub threads: usize,
     /// Small sizes: a smoke test.
     pub quick: bool,
+    /// What the allocator offers; used by the workloads that say so.
+    pub tending: Tending,
 }
 
 impl Params {
