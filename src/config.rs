@@ -68,6 +68,10 @@ pub const BLOCK_TICK_EVERY: u32 = 16;
 /// Time after which a freed extent has gone back to the OS, in milliseconds.
 pub const DECAY_MS: u64 = 10_000;
 
+/// Accounts with tallies for each thread; those declared beyond are exact as well,
+/// but share a counter between threads. A page of tallies.
+pub const MAX_ACCOUNTS: usize = 64;
+
 /// Bytes that processors hand to each other at once.
 pub const CACHE_LINE_BYTES: usize = 64;
 

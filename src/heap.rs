@@ -9,13 +9,14 @@
 //! The route is a function of the layout, in both directions.
 
 use crate::arena::{CENTRAL, large};
-use crate::class;
+use crate::class::{self, Class};
 use crate::config::{LG_PAGE, PAGE_BYTES, SMALL_MAX_BYTES};
 use crate::error::Corruption;
+use crate::limit;
 use crate::os;
 use crate::segment::{Entry, Segment};
 use crate::settings::{Moment, SETTINGS, Settings};
-use crate::thread::{heed, with_cache};
+use crate::thread::{Cache, heed, with_cache};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
@@ -25,11 +26,30 @@ use core::ptr::{self, NonNull};
 #[inline(always)]
 pub(crate) fn allocate<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) => {
-            with_cache(|cache| cache.allocate::<COUNTED>(class, layout.size(), settings))
-        }
+        Some(class) => with_cache(|cache| match cache.allocate::<COUNTED>(class, layout.size()) {
+            Some(region) => region,
+            None => {
+                let size = if COUNTED { layout.size() } else { 0 };
+                allocate_slow(cache, class, size, settings)
+            }
+        }),
         None => allocate_block::<COUNTED>(layout, false, settings),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn allocate_slow(cache: &Cache, class: Class, size: usize, settings: &Settings) -> *mut u8 {
+    /// Others may take what was found to be left.
+    const TRIES: u32 = 64;
+    let mut region = cache.allocate_slow(class, size, settings);
+    for _ in 0..TRIES {
+        if !region.is_null() || !limit::look(class.info().slab_bytes(), true) {
+            break;
+        }
+        region = cache.allocate_slow(class, size, settings);
+    }
+    region
 }
 
 /// A block of at least `size` bytes, uncounted, if the thread's cache has one; else
@@ -117,6 +137,9 @@ fn allocate_block<const COUNTED: bool>(
 ) -> *mut u8 {
     heed(settings);
     let (size, align) = (layout.size(), layout.align());
+    if !CENTRAL.permits(size) && !limit::look(size, true) {
+        return ptr::null_mut();
+    }
     let block = if large::serves(size, align) {
         let allocate = || CENTRAL.large.allocate(&CENTRAL.pages, size, align);
         let again = || (CENTRAL.huge.clear_shelf() > 0).then(allocate).flatten();
@@ -159,12 +182,21 @@ unsafe fn free_block(block: *mut u8, layout: Layout) {
     }
 }
 
+/// Whether the limits allow a block to become so much larger where it is.
+fn may_grow(old_size: usize, new_size: usize) -> bool {
+    let more = new_size.saturating_sub(old_size);
+    more == 0 || CENTRAL.permits(more) || limit::look(more, false)
+}
+
 /// # Safety
 /// As for [`reallocate`].
 #[cold]
 unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Option<NonNull<u8>> {
     let at = NonNull::new(block)?;
     let (old_size, align) = (layout.size(), layout.align());
+    if !may_grow(old_size, new_size) {
+        return None;
+    }
     // Less is entered before, more after (thread, T5).
     with_cache(|cache| cache.request_block(old_size, new_size.min(old_size)));
     let kept = match (large::serves(old_size, align), large::serves(new_size, align)) {
@@ -258,7 +290,7 @@ pub(crate) unsafe fn reallocate_unsized(
     if to.is_some_and(|class| class.info().region_bytes as usize == old) {
         return block;
     }
-    if to.is_none() && old > SMALL_MAX_BYTES {
+    if to.is_none() && old > SMALL_MAX_BYTES && may_grow(old, new_size) {
         let large = Segment::find(block.addr()).is_some();
         let kept = match (large, large::serves(new_size, align)) {
             (true, true) => {

@@ -8,15 +8,15 @@
 //! | floor | modules | what it owns |
 //! |---|---|---|
 //! | 0 | `sync`, [`config`], `error` | atomics (std's or loom's), the numbers, the last line |
-//! | 1 | `bits`, `os`, `lock`, `settings` | bit sets; the only door to the system; a lock that survives `fork`; what can be chosen |
+//! | 1 | `bits`, `os`, `lock`, `settings`, `ceiling` | bit sets; the only door to the system; a lock that survives `fork`; what can be chosen; when limits are looked at |
 //! | 2 | `class` | size classes, tables made at compile time |
 //! | 3 | `meta`, `segment` | Tallow's own memory; from an address to its owner |
 //! | 4 | `pages` | runs of pages: dirty, purged, given back; the decay clock |
 //! | 5 | `slab` | a bit set and a header word: claim and return without a lock |
 //! | 6 | `arena` | bins, large blocks, huge mappings |
 //! | 7 | `thread` | magazines, records, thread exit, fork |
-//! | 8 | `heap` | the routes of `alloc`, `dealloc`, `realloc` |
-//! | 9 | `global`, [`raw`], [`stats()`], [`audit()`], [`process()`], [`defrag`], [`janitor`] | what the outside sees |
+//! | 8 | `heap`, [`limit`] | the routes of `alloc`, `dealloc`, `realloc`; when they end |
+//! | 9 | `global`, `account`, [`raw`], [`stats()`], [`audit()`], [`process()`], [`defrag`], [`janitor`] | what the outside sees |
 //!
 //! [`design`] says what was decided, and on what measurement.
 
@@ -31,6 +31,8 @@ mod error;
 mod sync;
 // Floor 1
 mod bits;
+#[cfg(not(loom))]
+mod ceiling;
 mod lock;
 #[cfg(not(loom))]
 mod os;
@@ -57,7 +59,11 @@ mod thread;
 // Floor 8
 #[cfg(not(loom))]
 mod heap;
+#[cfg(not(loom))]
+pub mod limit;
 // Floor 9
+#[cfg(not(loom))]
+mod account;
 #[cfg(not(loom))]
 mod audit;
 #[cfg(not(loom))]
@@ -78,6 +84,7 @@ mod stats;
 mod faults;
 #[cfg(not(loom))]
 mod face {
+    pub use crate::account::{Account, AccountStats, In, Purpose, accounts};
     pub use crate::audit::{Audit, AuditError, audit};
     pub use crate::class::CLASS_COUNT;
     pub use crate::global::{Tallow, Tuned};
@@ -85,7 +92,7 @@ mod face {
     pub use crate::os::OsCalls;
     pub use crate::process::{Overcommit, Process, Thp, process};
     pub use crate::settings::{Builder, Fill, HugePages};
-    pub use crate::stats::{ClassStats, SlabView, Snapshot, slabs, stats};
+    pub use crate::stats::{AccountList, ClassStats, SlabView, Snapshot, slabs, stats};
 
     /// Gives memory back now: empties the calling thread's cache, recalls those
     /// of all other threads (each comes back with its thread's next operation),

@@ -13,11 +13,13 @@
 //! requested <= allocated <= active <= resident <= mapped
 //! ```
 
+use crate::account::{AccountStats, accounts};
 use crate::arena::CENTRAL;
 use crate::arena::bin::SlabCounts;
 use crate::class::{CLASS_COUNT, Class};
-use crate::config::LG_PAGE;
+use crate::config::{LG_PAGE, MAX_ACCOUNTS};
 use crate::defrag::{self, DefragStats};
+use crate::limit::{self, LimitStats};
 use crate::os::{self, OsCalls};
 use crate::segment::Entry;
 use crate::slab::Slab;
@@ -124,9 +126,53 @@ pub struct Snapshot {
     pub os_calls: OsCalls,
     /// What defragmentation has done so far.
     pub defrag: DefragStats,
+    /// How often limits have had an effect.
+    pub limits: LimitStats,
+    /// Figures by account, newest first.
+    pub accounts: AccountList,
     /// Figures by size class, smallest first.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_list"))]
     pub classes: [ClassStats; CLASS_COUNT],
+}
+
+/// The books of accounts, as many as [`config::MAX_ACCOUNTS`](crate::config::MAX_ACCOUNTS);
+/// [`accounts()`](crate::accounts()) has those beyond.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AccountList {
+    len: usize,
+    list: [AccountStats; MAX_ACCOUNTS],
+}
+
+impl AccountList {
+    fn now() -> Self {
+        let mut new = Self { len: 0, list: [AccountStats::default(); MAX_ACCOUNTS] };
+        for (to, account) in new.list.iter_mut().zip(accounts()) {
+            *to = account;
+            new.len += 1;
+        }
+        new
+    }
+}
+
+impl core::ops::Deref for AccountList {
+    type Target = [AccountStats];
+
+    fn deref(&self) -> &[AccountStats] {
+        &self.list[..self.len]
+    }
+}
+
+impl fmt::Debug for AccountList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for AccountList {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.iter())
+    }
 }
 
 #[cfg(feature = "serde")]
@@ -191,6 +237,8 @@ pub fn stats() -> Snapshot {
         huge_bytes: huge.bytes as u64,
         os_calls: os::calls(),
         defrag: defrag::BOOKS.stats(),
+        limits: limit::stats(),
+        accounts: AccountList::now(),
         classes,
     }
 }
@@ -367,6 +415,13 @@ impl fmt::Display for Snapshot {
                 d.longest_step_ns as f64 / 1e6,
                 Human(self.evacuable_bytes())
             )?;
+        }
+        if !self.accounts.is_empty() {
+            writeln!(f, "\naccount                     live        blocks         peak")?;
+        }
+        for a in self.accounts.iter() {
+            let (live, peak) = (Human(a.live_bytes), Human(a.peak_bytes));
+            writeln!(f, "{:<20} {live} {:>13} {peak}", a.name, a.live_count)?;
         }
         writeln!(
             f,

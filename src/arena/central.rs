@@ -3,6 +3,7 @@
 use super::bin::{Bin, Supply};
 use super::huge::Huge;
 use super::large::Large;
+use crate::ceiling::CEILING;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{LG_PAGE, MAX_ARENAS, SEGMENT_PAGES};
 use crate::error::Corruption;
@@ -136,6 +137,17 @@ impl Central {
     pub(crate) fn bin(&self, tag: Tag) -> Option<&Bin> {
         let arena = self.arenas.get(tag.arena())?;
         Some(&arena.bins[tag.class()?.index()])
+    }
+
+    /// Bytes of pages and mappings in use, by the books.
+    pub(crate) fn in_use_bytes(&self) -> usize {
+        (self.pages.books().used_pages() << LG_PAGE) + self.huge.books().bytes
+    }
+
+    /// Whether `bytes` more may be in use without a look at the limits.
+    #[inline]
+    pub(crate) fn permits(&self, bytes: usize) -> bool {
+        CEILING.is_open() || CEILING.permits(self.in_use_bytes().saturating_add(bytes))
     }
 
     /// The slab of the region at `address`, which must start there.
@@ -311,6 +323,9 @@ impl Supply<crate::slab::Shipped> for Central {
         let class = tag.class()?;
         let info = class.info();
         let pages = usize::from(info.slab_pages);
+        if !self.permits(pages << LG_PAGE) {
+            return None;
+        }
         let allocate = || self.pages.allocate(pages, 1);
         let again = || (self.huge.clear_shelf() > 0).then(allocate).flatten();
         let extent = allocate().or_else(again)?;

@@ -1,5 +1,6 @@
 //! [`Relocate`]: how a program's own types are visited.
 
+mod accounts;
 mod foreign;
 mod maps;
 

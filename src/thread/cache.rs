@@ -3,6 +3,7 @@
 use super::fork;
 use super::local::with_cache;
 use super::record::{FEW, ITEMS_AT, Record, Shared, each_record, orphan};
+use super::tally::Tallies;
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{
@@ -65,7 +66,11 @@ pub(crate) struct Cache {
     asked_bytes: AtomicI64,
     returned_bytes: AtomicI64,
     record: AtomicPtr<Record>,
+    /// The record's tallies; null until the thread has used an account.
+    tallies: AtomicPtr<Tallies>,
     stage: AtomicU32,
+    /// Whether the thread is in a callback that is to make room.
+    relieving: AtomicBool,
 }
 
 impl Cache {
@@ -77,28 +82,51 @@ impl Cache {
             asked_bytes: AtomicI64::new(0),
             returned_bytes: AtomicI64::new(0),
             record: AtomicPtr::new(ptr::null_mut()),
+            tallies: AtomicPtr::new(ptr::null_mut()),
             stage: AtomicU32::new(Stage::Fresh as u32),
+            relieving: AtomicBool::new(false),
         }
     }
 
-    /// A region of `class` for a block of `size` bytes; null when memory is out.
-    /// The size is entered if `COUNTED`.
+    #[inline(always)]
+    pub(super) fn tallies(&self) -> *mut Tallies {
+        self.tallies.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_tallies(&self, tallies: *mut Tallies) {
+        self.tallies.store(tallies, Ordering::Relaxed);
+    }
+
+    /// Runs `f` with the thread's record, if it can have one.
+    pub(super) fn with_record(&self, f: impl FnOnce(&'static Record)) {
+        if let Some(record) = self.record() {
+            f(record);
+        }
+    }
+
+    /// Runs `f`, unless this thread is in such a call already. Returns whether it ran.
+    pub(crate) fn relieve(&self, f: impl FnOnce()) -> bool {
+        if self.relieving.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        f();
+        self.relieving.store(false, Ordering::Relaxed);
+        true
+    }
+
+    /// A cached region of `class` for a block of `size` bytes. The size is entered if
+    /// `COUNTED`.
     #[inline(always)]
     pub(crate) fn allocate<const COUNTED: bool>(
         &self,
         class: Class,
         size: usize,
-        settings: &Settings,
-    ) -> *mut u8 {
-        match self.pop(class) {
-            Some(region) => {
-                if COUNTED {
-                    self.ask(size);
-                }
-                region
-            }
-            None => self.allocate_slow(class, if COUNTED { size } else { 0 }, settings),
+    ) -> Option<*mut u8> {
+        let region = self.pop(class)?;
+        if COUNTED {
+            self.ask(size);
         }
+        Some(region)
     }
 
     /// A cached region of `class`.
@@ -217,9 +245,9 @@ impl Cache {
         if cur.is_null() { 0 } else { (cur.addr() - items.addr()) / size_of::<Slot>() }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn allocate_slow(&self, class: Class, size: usize, settings: &Settings) -> *mut u8 {
+    /// A region of `class`, from its slabs, of which `size` bytes are entered; null when
+    /// memory is out.
+    pub(crate) fn allocate_slow(&self, class: Class, size: usize, settings: &Settings) -> *mut u8 {
         heed(settings);
         let mut region = ptr::null_mut();
         let Some(record) = self.record() else {
@@ -438,6 +466,7 @@ impl Cache {
             self.returned_bytes.store(0, Ordering::Relaxed);
             shared.cache = ptr::null();
             self.record.store(ptr::null_mut(), Ordering::Relaxed);
+            self.tallies.store(ptr::null_mut(), Ordering::Relaxed);
             self.stage.store(Stage::Dead as u32, Ordering::Relaxed);
         }
         record.put_away();

@@ -35,8 +35,10 @@ mod cache;
 mod fork;
 mod local;
 mod record;
+mod tally;
 
 pub(crate) use cache::{Cache, heed};
 pub(crate) use fork::{generation, hold_everything, let_everything_go};
 pub(crate) use local::with_cache;
 pub(crate) use record::{Books, activity, each_record, sum_books};
+pub(crate) use tally::{GRAIN_BYTES, Sums, Tally, sum_tallies};

@@ -2,6 +2,7 @@
 //! stays when the thread ends.
 
 use super::cache::{Cache, Slot};
+use super::tally::Tallies;
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, CLASSES, Class};
 use crate::lock::Lock;
@@ -83,6 +84,8 @@ pub(crate) struct Record {
     pub(crate) ordinal: usize,
     /// Next free record, under the registry's lock.
     next_free: AtomicPtr<Record>,
+    /// What its threads did in accounts; null until the first one used any.
+    tallies: AtomicPtr<Tallies>,
 }
 
 // SAFETY: what is not atomic is behind the lock or never changes.
@@ -127,7 +130,19 @@ impl Record {
             }),
             ordinal,
             next_free: AtomicPtr::new(ptr::null_mut()),
+            tallies: AtomicPtr::new(ptr::null_mut()),
         }
+    }
+
+    pub(super) fn tallies(&self) -> *mut Tallies {
+        // Acquire pairs with the Release in `set_tallies`.
+        self.tallies.load(Ordering::Acquire)
+    }
+
+    /// Only for the thread that uses the record.
+    pub(super) fn set_tallies(&self, tallies: *mut Tallies) {
+        // Release: they are zero, which others must see.
+        self.tallies.store(tallies, Ordering::Release);
     }
 
     const NODE_BYTES: usize = size_of::<Self>() + ITEMS_AT[CLASS_COUNT] * size_of::<Slot>();

@@ -56,6 +56,7 @@ impl<A: smallvec::Array<Item: Relocate>> Relocate for smallvec::SmallVec<A> {
 mod hashbrown {
     use super::super::maps::{Rebuild, hash_tables, rebuild};
     use super::{Mover, Relocate};
+    use allocator_api2::alloc::Allocator;
     use core::hash::{BuildHasher, Hash};
     use core::mem::needs_drop;
 
@@ -63,7 +64,7 @@ mod hashbrown {
 
     /// The elements. The table itself stays: to move it takes the hash function,
     /// which it does not know.
-    impl<T: Relocate> Relocate for ::hashbrown::HashTable<T> {
+    impl<T: Relocate, A: Allocator> Relocate for ::hashbrown::HashTable<T, A> {
         fn relocate(&mut self, mover: &mut Mover<'_>) {
             self.iter_mut().for_each(|item| item.relocate(mover));
         }

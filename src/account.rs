@@ -1,0 +1,588 @@
+//! Floor 9: accounts: what the program's memory is for.
+//!
+//! An [`Account`] is a name with exact books: bytes and blocks that are live now,
+//! how many there have been. It is an [`Allocator`], so a collection is told once
+//! where its memory belongs; blocks bear no mark.
+//!
+//! ```
+//! use tallow::Purpose;
+//! use allocator_api2::vec::Vec;
+//!
+//! #[global_allocator]
+//! static ALLOC: tallow::Tallow = tallow::Tallow::new();
+//!
+//! tallow::account!(pub Sessions = "sessions");
+//! tallow::account!(pub Pictures = "pictures");
+//!
+//! let mut session: Vec<u8, tallow::In<Sessions>> = Vec::new_in(tallow::In::NEW);
+//! session.extend_from_slice(&[7; 1000]);
+//! let picture: Vec<u8, tallow::In<Pictures>> = Vec::with_capacity_in(1 << 20, tallow::In::NEW);
+//! assert_eq!(Pictures::account().stats().live_bytes, 1 << 20);
+//! drop(picture);
+//! for account in tallow::accounts() {
+//!     println!("{}: {} bytes, {} at most", account.name, account.live_bytes, account.peak_bytes);
+//! }
+//! assert_eq!(Pictures::account().stats().live_bytes, 0);
+//! ```
+//!
+//! # What it costs
+//! Two additions to a line of the thread's own with each operation; nothing is
+//! shared between threads but for a message every 32 KiB. Each thread that uses any
+//! account has 4 KiB of tallies.
+
+use crate::config::MAX_ACCOUNTS;
+use crate::global::Tallow;
+use crate::heap;
+use crate::limit::{self, Limits, Measure, Pressure};
+use crate::settings::Builder;
+use crate::sync::{AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::thread::{GRAIN_BYTES, Sums, Tally, sum_tallies, with_cache};
+use allocator_api2::alloc::{AllocError, Allocator};
+use core::alloc::Layout;
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
+
+/// The place of an account that nothing has been entered in yet.
+const UNKNOWN: usize = 0;
+/// The place of accounts for which there are no tallies.
+const SHARED: usize = MAX_ACCOUNTS;
+
+/// A purpose that memory is used for, with its own books and limits.
+///
+/// For a `static`, once for each purpose; [`account!`](crate::account!) makes one
+/// together with a type to name it by. `&'static Account` is an [`Allocator`] of 8
+/// bytes in each collection, [`In`] one of none.
+///
+/// The first 63 accounts that are used have tallies for each thread; those beyond
+/// are as exact, but their threads share a counter.
+pub struct Account {
+    name: &'static str,
+    /// Which tally is its own.
+    place: AtomicUsize,
+    next: AtomicPtr<Account>,
+    /// Live bytes as far as threads have told: off by what they have not.
+    told_bytes: AtomicI64,
+    peak_bytes: AtomicI64,
+    /// What threads without tallies did.
+    untallied: Untallied,
+    soft_bytes: AtomicU64,
+    hard_bytes: AtomicU64,
+    /// The soft limit counts as passed again above this.
+    armed_bytes: AtomicU64,
+    soft_hits: AtomicU64,
+    refusals: AtomicU64,
+}
+
+/// Counters that threads share. Relaxed: sums of their own.
+struct Untallied {
+    asked_bytes: AtomicU64,
+    returned_bytes: AtomicU64,
+    allocations: AtomicU64,
+    frees: AtomicU64,
+}
+
+/// The accounts that have been used, newest first; never taken off.
+static NEWEST: AtomicPtr<Account> = AtomicPtr::new(ptr::null_mut());
+/// How many places have been given away. No lock, which a fork could leave locked.
+static PLACES: AtomicUsize = AtomicUsize::new(0);
+
+/// The books of an [`Account`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct AccountStats {
+    /// Its name.
+    pub name: &'static str,
+    /// Bytes asked for and not given back: exact, as
+    /// [`requested_bytes`](crate::Snapshot::requested_bytes) is for the process.
+    pub live_bytes: u64,
+    /// Blocks of those.
+    pub live_count: u64,
+    /// The most that was live at once: exact to 32 KiB for each thread.
+    pub peak_bytes: u64,
+    /// Bytes asked for so far.
+    pub asked_bytes: u64,
+    /// Blocks allocated so far.
+    pub allocations: u64,
+    /// Blocks freed so far.
+    pub frees: u64,
+    /// Its limits.
+    pub limits: Limits,
+    /// How often the soft limit was passed.
+    pub soft_hits: u64,
+    /// Allocations refused because of the hard one.
+    pub refusals: u64,
+}
+
+impl Account {
+    /// An account without limits.
+    pub const fn new(name: &'static str) -> Self {
+        let none = u64::MAX;
+        Self {
+            name,
+            place: AtomicUsize::new(UNKNOWN),
+            next: AtomicPtr::new(ptr::null_mut()),
+            told_bytes: AtomicI64::new(0),
+            peak_bytes: AtomicI64::new(0),
+            untallied: Untallied {
+                asked_bytes: AtomicU64::new(0),
+                returned_bytes: AtomicU64::new(0),
+                allocations: AtomicU64::new(0),
+                frees: AtomicU64::new(0),
+            },
+            soft_bytes: AtomicU64::new(none),
+            hard_bytes: AtomicU64::new(none),
+            armed_bytes: AtomicU64::new(none),
+            soft_hits: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+        }
+    }
+
+    /// Its name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Bytes that are live now. A few loads for each thread there ever was.
+    pub fn live_bytes(&self) -> u64 {
+        self.sums().live_bytes().max(0) as u64
+    }
+
+    /// Its books: exact when no thread uses it meanwhile. Some loads for each thread
+    /// there ever was; allocates nothing.
+    pub fn stats(&self) -> AccountStats {
+        let sums = self.sums();
+        let live = sums.live_bytes().max(0);
+        AccountStats {
+            name: self.name,
+            live_bytes: live as u64,
+            live_count: sums.live_count().max(0) as u64,
+            peak_bytes: self.peak_bytes.load(Ordering::Relaxed).max(live) as u64,
+            asked_bytes: sums.asked_bytes,
+            allocations: sums.allocations,
+            frees: sums.frees,
+            limits: self.limits(),
+            soft_hits: self.soft_hits.load(Ordering::Relaxed),
+            refusals: self.refusals.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Sets limits on its live bytes, in place of those before. Beyond the soft one,
+    /// free memory is purged and the [callback](limit::on_pressure) called; beyond
+    /// the hard one allocation fails.
+    ///
+    /// With one thread the limits are exact; with several, each may be past them by
+    /// up to 32 KiB, since it tells the account no more often. A change reaches a
+    /// thread with its next 32 KiB.
+    pub fn set_limits(&self, limits: Limits) {
+        let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        // Relaxed throughout: numbers of their own.
+        self.soft_bytes.store(number(limits.soft_bytes), Ordering::Relaxed);
+        self.armed_bytes.store(number(limits.soft_bytes), Ordering::Relaxed);
+        self.hard_bytes.store(number(limits.hard_bytes), Ordering::Relaxed);
+        let place = self.place.load(Ordering::Relaxed);
+        if place != UNKNOWN && place != SHARED {
+            // The calling thread heeds it at once.
+            with_cache(|cache| cache.tally(place).map(|tally| tally.set_grain(0, GRAIN_BYTES)));
+        }
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> Limits {
+        let limit = |kept: &AtomicU64| {
+            let bytes = kept.load(Ordering::Relaxed);
+            (bytes != u64::MAX).then_some(bytes)
+        };
+        Limits { soft_bytes: limit(&self.soft_bytes), hard_bytes: limit(&self.hard_bytes) }
+    }
+
+    /// Enters memory that was not allocated through the account: another library's
+    /// that takes no allocator. It must be given back by [`credit`](Self::credit).
+    pub fn charge(&'static self, bytes: usize) {
+        if !self.ask::<true>(bytes, 1) {
+            self.enter(bytes, 1, 0, 0);
+        }
+    }
+
+    /// Strikes out what was entered by [`charge`](Self::charge).
+    pub fn credit(&'static self, bytes: usize) {
+        self.give(bytes, 1);
+    }
+
+    fn sums(&self) -> Sums {
+        let shared = &self.untallied;
+        let returned_bytes = shared.returned_bytes.load(Ordering::Relaxed);
+        let frees = shared.frees.load(Ordering::Relaxed);
+        let mut sums = match self.place.load(Ordering::Relaxed) {
+            UNKNOWN | SHARED => Sums::default(),
+            place => sum_tallies(place),
+        };
+        sums.returned_bytes = sums.returned_bytes.wrapping_add(returned_bytes);
+        sums.frees = sums.frees.wrapping_add(frees);
+        let asked = shared.asked_bytes.load(Ordering::Relaxed);
+        sums.asked_bytes = sums.asked_bytes.wrapping_add(asked);
+        sums.allocations =
+            sums.allocations.wrapping_add(shared.allocations.load(Ordering::Relaxed));
+        sums
+    }
+
+    /// Enters a request of `bytes` in `n` blocks; `false` when it is over a limit
+    /// (never if `FORCED`).
+    #[inline(always)]
+    fn ask<const FORCED: bool>(&'static self, bytes: usize, n: u64) -> bool {
+        let place = self.place.load(Ordering::Relaxed);
+        with_cache(|cache| {
+            place < MAX_ACCOUNTS
+                && cache.tally(place).is_some_and(|tally| tally.ask(bytes as u64, n))
+        }) || self.ask_slow(bytes, n, FORCED)
+    }
+
+    /// Enters what is given back.
+    #[inline(always)]
+    fn give(&'static self, bytes: usize, n: u64) {
+        let place = self.place.load(Ordering::Relaxed);
+        let entered = with_cache(|cache| {
+            place < MAX_ACCOUNTS
+                && cache.tally(place).is_some_and(|tally| tally.give(bytes as u64, n))
+        });
+        if !entered {
+            self.enter(0, 0, bytes, n);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask_slow(&'static self, bytes: usize, n: u64, forced: bool) -> bool {
+        if !forced && !self.makes_room(bytes as u64) {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            limit::note(true);
+            return false;
+        }
+        self.enter(bytes, n, 0, 0);
+        true
+    }
+
+    /// Takes a request back that came to nothing.
+    #[cold]
+    fn unask(&'static self, bytes: usize, n: u64) {
+        self.with_tally(|tally| match tally {
+            Some(tally) => tally.unask(bytes as u64, n),
+            None => {
+                self.untallied.asked_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+                self.untallied.allocations.fetch_sub(n, Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Enters, and tells the account.
+    #[cold]
+    #[inline(never)]
+    fn enter(&'static self, asked: usize, allocations: u64, returned: usize, frees: u64) {
+        let (asked, returned) = (asked as u64, returned as u64);
+        self.with_tally(|tally| {
+            let more = match tally {
+                Some(tally) => {
+                    tally.enter(asked, allocations, returned, frees);
+                    tally.tell()
+                }
+                None => {
+                    let shared = &self.untallied;
+                    shared.asked_bytes.fetch_add(asked, Ordering::Relaxed);
+                    shared.allocations.fetch_add(allocations, Ordering::Relaxed);
+                    shared.returned_bytes.fetch_add(returned, Ordering::Relaxed);
+                    shared.frees.fetch_add(frees, Ordering::Relaxed);
+                    asked as i64 - returned as i64
+                }
+            };
+            let live = self.told_bytes.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
+            self.peak_bytes.fetch_max(live, Ordering::Relaxed);
+            if let Some(tally) = tally {
+                // Not beyond a limit without asking.
+                let hard = self.hard_bytes.load(Ordering::Relaxed);
+                let nearest = hard.min(self.armed_bytes.load(Ordering::Relaxed));
+                let left = nearest.saturating_sub(live.max(0) as u64);
+                tally.set_grain(left.min(GRAIN_BYTES), GRAIN_BYTES);
+            }
+        });
+    }
+
+    /// Runs `f` with the calling thread's tally; without one where there is none.
+    fn with_tally(&'static self, f: impl FnOnce(Option<&Tally>)) {
+        let place = match self.place.load(Ordering::Relaxed) {
+            UNKNOWN => self.register(),
+            place => place,
+        };
+        with_cache(|cache| {
+            f(if place == SHARED { None } else { cache.tally_made(place) });
+        });
+    }
+
+    /// Gives the account a place, and puts it on the list. Returns the place.
+    #[cold]
+    fn register(&'static self) -> usize {
+        // Relaxed: a number; one that another thread is quicker to use is lost.
+        let place = (PLACES.fetch_add(1, Ordering::Relaxed) + 1).min(SHARED);
+        let given =
+            self.place.compare_exchange(UNKNOWN, place, Ordering::Relaxed, Ordering::Relaxed);
+        if let Err(place) = given {
+            return place;
+        }
+        let this = ptr::from_ref(self).cast_mut();
+        let mut newest = NEWEST.load(Ordering::Relaxed);
+        loop {
+            self.next.store(newest, Ordering::Relaxed);
+            // Release pairs with the Acquire in `accounts`: the link is there.
+            match NEWEST.compare_exchange(newest, this, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return place,
+                Err(now) => newest = now,
+            }
+        }
+    }
+
+    /// Whether `bytes` more fit below the hard limit, after room was made if it had to
+    /// be.
+    fn makes_room(&'static self, bytes: u64) -> bool {
+        let load = |limit: &AtomicU64| limit.load(Ordering::Relaxed);
+        let (hard, armed) = (load(&self.hard_bytes), load(&self.armed_bytes));
+        let told = load_i64(&self.told_bytes).max(0) as u64;
+        if hard == u64::MAX && armed == u64::MAX
+            // What others have not told is no more than a grain each: far from a limit.
+            || told.saturating_add(bytes).saturating_add(FAR_BYTES) < hard.min(armed)
+        {
+            return true;
+        }
+        let soft = load(&self.soft_bytes);
+        let mut sum = self.live_bytes().saturating_add(bytes);
+        if sum <= hard && sum <= armed {
+            if sum < soft {
+                self.armed_bytes.store(soft, Ordering::Relaxed);
+            }
+            return true;
+        }
+        heap::purge();
+        for (limit, is_hard) in [(armed, false), (hard, true)] {
+            if sum > limit {
+                if !is_hard {
+                    self.soft_hits.fetch_add(1, Ordering::Relaxed);
+                    limit::note(false);
+                }
+                limit::call_back(&Pressure {
+                    account: Some(self.name),
+                    measure: Measure::Allocated,
+                    limit_bytes: if is_hard { hard } else { soft },
+                    bytes: sum,
+                    is_hard,
+                });
+                sum = self.live_bytes().saturating_add(bytes);
+            }
+        }
+        // While it stays above, it is passed anew with every 32nd part more.
+        let armed = if sum > soft { sum.saturating_add(soft / 32) } else { soft };
+        self.armed_bytes.store(armed, Ordering::Relaxed);
+        sum <= hard
+    }
+}
+
+/// So far below a limit the threads' messages do for a look.
+const FAR_BYTES: u64 = 64 * GRAIN_BYTES;
+
+fn load_i64(sum: &AtomicI64) -> i64 {
+    sum.load(Ordering::Relaxed)
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// The books of all accounts that have been used, newest first. Allocates nothing.
+pub fn accounts() -> impl Iterator<Item = AccountStats> {
+    // Acquire pairs with the Release in `register`.
+    let mut at = NEWEST.load(Ordering::Acquire);
+    core::iter::from_fn(move || {
+        // SAFETY: only accounts that live for ever are on the list.
+        let account = unsafe { at.as_ref() }?;
+        // Relaxed: written before the account was published, never since.
+        at = account.next.load(Ordering::Relaxed);
+        Some(account.stats())
+    })
+}
+
+const DEFAULT: &Builder = &Builder::DEFAULT;
+
+/// A block of `layout`, entered in `account`.
+#[inline]
+fn allocate(
+    account: &'static Account,
+    layout: Layout,
+    zeroed: bool,
+) -> Result<NonNull<[u8]>, AllocError> {
+    let size = layout.size();
+    if size == 0 {
+        return Tallow.allocate(layout);
+    }
+    if !account.ask::<false>(size, 1) {
+        return Err(AllocError);
+    }
+    let block = if zeroed {
+        heap::allocate_zeroed::<true>(layout, DEFAULT)
+    } else {
+        heap::allocate::<true>(layout, DEFAULT)
+    };
+    let Some(block) = NonNull::new(block) else {
+        account.unask(size, 1);
+        return Err(AllocError);
+    };
+    Ok(NonNull::slice_from_raw_parts(block, size))
+}
+
+/// Takes a block back.
+///
+/// # Safety
+/// It was allocated in `account` with `layout`, and is used no more.
+#[inline]
+unsafe fn deallocate(account: &'static Account, block: NonNull<u8>, layout: Layout) {
+    if layout.size() > 0 {
+        // SAFETY: the caller's promise.
+        unsafe { heap::free(block.as_ptr(), layout) }
+        account.give(layout.size(), 1);
+    }
+}
+
+/// Changes a block's layout.
+///
+/// # Safety
+/// As for [`Allocator::grow`] and [`Allocator::shrink`].
+unsafe fn resize(
+    account: &'static Account,
+    block: NonNull<u8>,
+    old: Layout,
+    new: Layout,
+) -> Result<NonNull<[u8]>, AllocError> {
+    // What becomes a block, or stops to be one, counts as one.
+    let more = new.size().saturating_sub(old.size());
+    let begins = u64::from(old.size() == 0 && new.size() > 0);
+    if more > 0 && !account.ask::<false>(more, begins) {
+        return Err(AllocError);
+    }
+    // SAFETY: the caller's promise.
+    let resized = unsafe {
+        if new.size() >= old.size() {
+            Tallow.grow(block, old, new)
+        } else {
+            Tallow.shrink(block, old, new)
+        }
+    };
+    match resized {
+        Err(_) if more > 0 => account.unask(more, begins),
+        Ok(_) if old.size() > new.size() => {
+            account.give(old.size() - new.size(), u64::from(new.size() == 0));
+        }
+        _ => {}
+    }
+    resized
+}
+
+macro_rules! allocator_in {
+    ($type:ty, [$($generics:tt)*], $self:ident => $account:expr) => {
+        // SAFETY: blocks are Tallow's; the books beside them change nothing.
+        unsafe impl<$($generics)*> Allocator for $type {
+            #[inline]
+            fn allocate(&$self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+                allocate($account, layout, false)
+            }
+
+            #[inline]
+            fn allocate_zeroed(&$self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+                allocate($account, layout, true)
+            }
+
+            #[inline]
+            unsafe fn deallocate(&$self, block: NonNull<u8>, layout: Layout) {
+                // SAFETY: the caller's promise.
+                unsafe { deallocate($account, block, layout) }
+            }
+
+            unsafe fn grow(
+                &$self,
+                block: NonNull<u8>,
+                old: Layout,
+                new: Layout,
+            ) -> Result<NonNull<[u8]>, AllocError> {
+                // SAFETY: the caller's promise.
+                unsafe { resize($account, block, old, new) }
+            }
+
+            unsafe fn shrink(
+                &$self,
+                block: NonNull<u8>,
+                old: Layout,
+                new: Layout,
+            ) -> Result<NonNull<[u8]>, AllocError> {
+                // SAFETY: the caller's promise.
+                unsafe { resize($account, block, old, new) }
+            }
+        }
+    };
+}
+
+allocator_in!(&'static Account, [], self => self);
+allocator_in!(In<P>, [P: Purpose], self => P::account());
+
+/// A type that names an account, so that it takes no room to say which. Made by
+/// [`account!`](crate::account!).
+pub trait Purpose: 'static {
+    /// The account.
+    fn account() -> &'static Account;
+}
+
+/// An [`Allocator`] of no size, which enters what it allocates in the account of `P`.
+pub struct In<P>(PhantomData<fn() -> P>);
+
+impl<P> In<P> {
+    /// The allocator.
+    pub const NEW: Self = Self(PhantomData);
+}
+
+impl<P> Clone for In<P> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for In<P> {}
+
+impl<P> Default for In<P> {
+    #[inline]
+    fn default() -> Self {
+        Self::NEW
+    }
+}
+
+impl<P: Purpose> fmt::Debug for In<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "In({})", P::account().name())
+    }
+}
+
+/// Declares an account, and a type that names it: `account!(pub Sessions =
+/// "sessions")`. See [`Account`] and [`In`].
+#[macro_export]
+macro_rules! account {
+    ($(#[$meta:meta])* $vis:vis $name:ident = $label:expr) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug)]
+        $vis enum $name {}
+
+        impl $crate::Purpose for $name {
+            #[inline(always)]
+            fn account() -> &'static $crate::Account {
+                static ACCOUNT: $crate::Account = $crate::Account::new($label);
+                &ACCOUNT
+            }
+        }
+    };
+}

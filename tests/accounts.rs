@@ -1,0 +1,310 @@
+//! Accounts: their books against a recount, over threads, resizes, failures and
+//! thread ends; their limits; their blocks under defragmentation.
+
+use allocator_api2::alloc::Allocator;
+use allocator_api2::boxed::Box as BoxIn;
+use allocator_api2::vec::Vec as VecIn;
+use std::alloc::Layout;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+use tallow::defrag::{Options, Pass, Relocate};
+use tallow::limit::{Limits, Pressure};
+use tallow::{Account, In, Purpose};
+
+#[global_allocator]
+static ALLOC: tallow::Tallow = tallow::Tallow::new();
+
+tallow::account!(Books = "books");
+tallow::account!(Handed = "handed");
+tallow::account!(Limited = "limited");
+tallow::account!(Soft = "soft");
+tallow::account!(Moved = "moved");
+tallow::account!(Charged = "charged");
+tallow::account!(Ended = "ended");
+
+type Bytes<P> = VecIn<u8, In<P>>;
+
+fn bytes<P: Purpose>(len: usize) -> Bytes<P> {
+    let mut new = VecIn::with_capacity_in(len, In::NEW);
+    new.resize(len, len as u8);
+    new
+}
+
+/// Callbacks and limits are of the process: one such test at a time.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn books_agree_with_a_recount() {
+    let mut live: Vec<Bytes<Books>> = Vec::new();
+    let (mut seed, mut asked, mut allocations) = (7_u64, 0, 0);
+    for round in 0..60_000 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (choice, at) = ((seed >> 33) % 10, (seed >> 40) as usize);
+        match choice {
+            0..=4 => {
+                let len = 1 + at % if round % 500 == 0 { 3 << 20 } else { 3000 };
+                live.push(bytes(len));
+                asked += len as u64;
+                allocations += 1;
+            }
+            5..=7 if !live.is_empty() => {
+                let at = at % live.len();
+                live.swap_remove(at);
+            }
+            8 if !live.is_empty() => {
+                let at = at % live.len();
+                let (block, more) = (&mut live[at], seed as usize % 900 + 1);
+                let (before, len) = (block.capacity(), block.len());
+                block.reserve_exact(before + more - len);
+                asked += (block.capacity() - before) as u64;
+            }
+            9 if !live.is_empty() => {
+                let at = at % live.len();
+                let len = live[at].len() / 2 + 1;
+                live[at].truncate(len);
+                live[at].shrink_to_fit();
+            }
+            _ => {}
+        }
+        if round % 1000 == 0 {
+            let stats = Books::account().stats();
+            let expected: usize = live.iter().map(VecIn::capacity).sum();
+            assert_eq!(stats.live_bytes, expected as u64, "round {round}");
+            assert_eq!(stats.live_count, live.len() as u64, "round {round}");
+            assert_eq!(stats.asked_bytes, asked, "round {round}");
+            assert_eq!(stats.allocations, allocations, "round {round}");
+            assert!(stats.peak_bytes >= stats.live_bytes);
+        }
+    }
+    drop(live);
+    let stats = Books::account().stats();
+    assert_eq!((stats.live_bytes, stats.live_count), (0, 0));
+    assert_eq!(stats.frees, stats.allocations);
+    assert!(tallow::accounts().any(|account| account.name == "books"));
+    assert!(tallow::stats().accounts.iter().any(|account| account.name == "books"));
+}
+
+#[test]
+fn what_one_thread_takes_another_gives_back() {
+    const THREADS: usize = 4;
+    const EACH: usize = 20_000;
+    let (to_main, from_threads) = mpsc::channel::<Vec<Bytes<Handed>>>();
+    let threads: Vec<_> = (0..THREADS)
+        .map(|t| {
+            let to_main = to_main.clone();
+            thread::spawn(move || {
+                for i in 0..EACH / 100 {
+                    let some = (0..100).map(|n| bytes(1 + (t + i * n) % 500)).collect();
+                    to_main.send(some).expect("main listens");
+                }
+            })
+        })
+        .collect();
+    drop(to_main);
+    let mut held = Vec::new();
+    for (n, some) in from_threads.into_iter().enumerate() {
+        // Half at once, half after the threads have ended.
+        if n % 2 == 0 {
+            held.push(some);
+        }
+    }
+    threads.into_iter().for_each(|t| t.join().expect("no panic"));
+    let stats = Handed::account().stats();
+    let expected: usize = held.iter().flatten().map(VecIn::capacity).sum();
+    assert_eq!(stats.live_bytes, expected as u64);
+    assert_eq!(stats.live_count, held.iter().flatten().count() as u64);
+    assert_eq!(stats.allocations, (THREADS * EACH) as u64);
+    drop(held);
+    assert_eq!(Handed::account().live_bytes(), 0);
+}
+
+#[test]
+fn threads_that_end_take_nothing_with_them() {
+    for round in 1..=300_u64 {
+        let kept = thread::spawn(|| {
+            let kept: Bytes<Ended> = bytes(40_000);
+            drop(bytes::<Ended>(100));
+            kept
+        });
+        let kept = kept.join().expect("no panic");
+        let stats = Ended::account().stats();
+        assert_eq!((stats.live_bytes, stats.live_count), (40_000, 1));
+        assert_eq!((stats.allocations, stats.frees), (2 * round, 2 * round - 1));
+        drop(kept);
+    }
+    assert_eq!(Ended::account().live_bytes(), 0);
+}
+
+#[test]
+fn a_hard_limit_is_where_allocation_fails() {
+    let _one = one_at_a_time();
+    let account = Limited::account();
+    account.set_limits(Limits { hard_bytes: Some(1 << 20), ..Limits::NONE });
+    let mut held = Vec::new();
+    loop {
+        let mut more: Bytes<Limited> = VecIn::new_in(In::NEW);
+        if more.try_reserve_exact(1000).is_err() {
+            break;
+        }
+        held.push(more);
+        assert!(account.live_bytes() <= 1 << 20);
+    }
+    assert_eq!(held.len(), (1 << 20) / 1000, "one thread: exact");
+    assert!(account.stats().refusals >= 1);
+    assert_eq!(account.stats().live_count, held.len() as u64, "refusals leave no trace");
+    // What is given back can be had again, and a block may not grow past it.
+    held.truncate(100);
+    let mut grows: Bytes<Limited> = bytes(500_000);
+    assert!(grows.try_reserve_exact(1_500_000).is_err());
+    assert_eq!(grows.len(), 500_000);
+    assert!(grows.iter().all(|&byte| byte == 500_000_usize as u8));
+    account.set_limits(Limits::NONE);
+    assert!(grows.try_reserve_exact(1_500_000).is_ok());
+    drop((held, grows));
+    assert_eq!(account.live_bytes(), 0);
+}
+
+#[test]
+fn several_threads_pass_a_hard_limit_by_little() {
+    let _one = one_at_a_time();
+    static SHARED: Account = Account::new("shared limit");
+    const LIMIT: u64 = 4 << 20;
+    SHARED.set_limits(Limits { hard_bytes: Some(LIMIT), ..Limits::NONE });
+    let most = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut held: Vec<VecIn<u8, &'static Account>> = Vec::new();
+                for round in 0..40_000 {
+                    let mut more = VecIn::new_in(&SHARED);
+                    match more.try_reserve_exact(200 + round % 300) {
+                        Ok(()) => held.push(more),
+                        Err(_) => held.truncate(held.len() / 2),
+                    }
+                    if round % 64 == 0 {
+                        most.fetch_max(SHARED.live_bytes(), Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let most = most.into_inner();
+    assert!(most > LIMIT / 2, "{most}");
+    assert!(most <= LIMIT + 4 * (32 << 10), "{most}");
+    assert!(SHARED.stats().refusals > 0);
+    assert_eq!(SHARED.live_bytes(), 0);
+}
+
+#[test]
+fn a_soft_limit_calls_back_and_what_that_frees_counts() {
+    static CACHE: Mutex<Vec<Bytes<Soft>>> = Mutex::new(Vec::new());
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    fn make_room(pressure: &Pressure) {
+        assert_eq!(pressure.account, Some("soft"));
+        assert!(pressure.bytes > pressure.limit_bytes);
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        CACHE.lock().expect("no panic").clear();
+    }
+    let _one = one_at_a_time();
+    let account = Soft::account();
+    account.set_limits(Limits { soft_bytes: Some(2 << 20), hard_bytes: Some(3 << 20) });
+    tallow::limit::on_pressure(Some(make_room));
+    for _ in 0..10_000 {
+        let more = bytes(1000);
+        CACHE.lock().expect("no panic").push(more);
+    }
+    tallow::limit::on_pressure(None);
+    let calls = CALLS.load(Ordering::Relaxed);
+    // 10 MB by 2 MiB.
+    assert!((4..=6).contains(&calls), "{calls} calls");
+    assert_eq!(account.stats().refusals, 0);
+    assert_eq!(account.stats().soft_hits, calls);
+    account.set_limits(Limits::NONE);
+    CACHE.lock().expect("no panic").clear();
+    assert_eq!(account.live_bytes(), 0);
+}
+
+#[test]
+fn blocks_in_accounts_move_and_stay_in_their_books() {
+    let mut list: Vec<Option<BoxIn<[u8], In<Moved>>>> =
+        (0..40_000).map(|i| Some(bytes::<Moved>(100 + i % 3).into_boxed_slice())).collect();
+    let mut vectors: Vec<VecIn<u64, In<Moved>>> = (0..20_000)
+        .map(|i| {
+            let mut v = VecIn::with_capacity_in(20, In::NEW);
+            v.extend_from_slice(&[i; 9]);
+            v
+        })
+        .collect();
+    for (i, item) in list.iter_mut().enumerate() {
+        if i % 8 != 0 {
+            *item = None;
+        }
+    }
+    let mut n = 0;
+    vectors.retain(|_| {
+        n += 1;
+        n % 8 == 0
+    });
+    let before = Moved::account().stats();
+    let mut pass = Pass::begin(Options::default());
+    let mut mover = pass.step(Duration::from_secs(10));
+    list.iter_mut().flatten().for_each(|item| item.relocate(&mut mover));
+    vectors.relocate(&mut mover);
+    drop(mover);
+    let outcome = pass.finish();
+    assert!(outcome.hits > 1000, "{outcome:?}");
+    for (i, item) in list.iter().enumerate() {
+        if let Some(item) = item {
+            assert!(item.len() == 100 + i % 3 && item.iter().all(|&b| b == item.len() as u8));
+        }
+    }
+    assert!(vectors.iter().enumerate().all(|(i, v)| v[..] == [i as u64 * 8 + 7; 9]));
+    assert_eq!(Moved::account().stats(), before);
+    drop((list, vectors));
+    assert_eq!(Moved::account().live_bytes(), 0);
+    tallow::audit().expect("the books balance");
+}
+
+#[test]
+fn foreign_memory_can_be_charged() {
+    let account = Charged::account();
+    account.charge(100_000);
+    account.charge(5);
+    assert_eq!(account.stats().live_bytes, 100_005);
+    account.credit(100_000);
+    account.credit(5);
+    assert_eq!((account.live_bytes(), account.stats().live_count), (0, 0));
+    assert_eq!(account.stats().peak_bytes, 100_005);
+}
+
+#[test]
+fn accounts_beyond_the_tallies_are_exact_too() {
+    let accounts: Vec<&'static Account> =
+        (0..100).map(|_| &*Box::leak(Box::new(Account::new("one of many")))).collect();
+    let layout = Layout::from_size_align(48, 8).expect("a layout");
+    for (i, account) in accounts.iter().enumerate() {
+        let blocks: Vec<_> =
+            (0..=i).map(|_| account.allocate(layout).expect("memory").cast::<u8>()).collect();
+        assert_eq!(account.live_bytes(), 48 * (i as u64 + 1));
+        // SAFETY: allocated above, in this account.
+        blocks.iter().for_each(|&block| unsafe { account.deallocate(block, layout) });
+        assert_eq!((account.live_bytes(), account.stats().frees), (0, i as u64 + 1));
+    }
+    assert!(tallow::accounts().filter(|a| a.name == "one of many").count() == 100);
+}
+
+#[test]
+fn nothing_and_failure_leave_no_trace() {
+    static EMPTY: Account = Account::new("empty");
+    let nothing: VecIn<u8, &'static Account> = VecIn::new_in(&EMPTY);
+    drop(nothing);
+    let huge = Layout::from_size_align(isize::MAX as usize - 4096, 8).expect("a layout");
+    assert!((&EMPTY).allocate(huge).is_err());
+    let stats = EMPTY.stats();
+    assert_eq!((stats.live_bytes, stats.live_count, stats.allocations), (0, 0, 0));
+}
