@@ -26,16 +26,16 @@
 //! ```
 //!
 //! # What it costs
-//! Two additions to a line of the thread's own with each operation; nothing is
-//! shared between threads but for a message every 32 KiB. Each thread that uses any
-//! account has 4 KiB of tallies.
+//! One addition to a line of the thread's own with each operation; nothing is shared
+//! between threads but for a message when 32 KiB more, or less, are live. Each thread
+//! that uses accounts has 128 bytes of tally for each of them.
 
 use crate::config::MAX_ACCOUNTS;
 use crate::global::Tallow;
 use crate::heap;
 use crate::limit::{self, Limits, Measure, Pressure};
 use crate::settings::Builder;
-use crate::sync::{AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::thread::{GRAIN_BYTES, Sums, Tally, sum_tallies, with_cache};
 use allocator_api2::alloc::{AllocError, Allocator};
 use core::alloc::Layout;
@@ -43,10 +43,9 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-/// The place of an account that nothing has been entered in yet.
-const UNKNOWN: usize = 0;
-/// The place of accounts for which there are no tallies.
-const SHARED: usize = MAX_ACCOUNTS;
+/// The place of an account without tallies: nothing has been entered in it yet, or
+/// there are too many others. The tally there is nobody's (thread, Y1).
+const NONE: usize = 0;
 
 /// A purpose that memory is used for, with its own books and limits.
 ///
@@ -58,8 +57,10 @@ const SHARED: usize = MAX_ACCOUNTS;
 /// are as exact, but their threads share a counter.
 pub struct Account {
     name: &'static str,
-    /// Which tally is its own.
+    /// Which tally is its own, below [`MAX_ACCOUNTS`].
     place: AtomicUsize,
+    /// Whether it is on the list.
+    listed: AtomicBool,
     next: AtomicPtr<Account>,
     /// Live bytes as far as threads have told: off by what they have not.
     told_bytes: AtomicI64,
@@ -99,7 +100,7 @@ pub struct AccountStats {
     pub live_bytes: u64,
     /// Blocks of those.
     pub live_count: u64,
-    /// The most that was live at once: exact to 32 KiB for each thread.
+    /// The most that was live at once: exact to 64 KiB for each thread.
     pub peak_bytes: u64,
     /// Bytes asked for so far.
     pub asked_bytes: u64,
@@ -121,7 +122,8 @@ impl Account {
         let none = u64::MAX;
         Self {
             name,
-            place: AtomicUsize::new(UNKNOWN),
+            place: AtomicUsize::new(NONE),
+            listed: AtomicBool::new(false),
             next: AtomicPtr::new(ptr::null_mut()),
             told_bytes: AtomicI64::new(0),
             peak_bytes: AtomicI64::new(0),
@@ -173,7 +175,7 @@ impl Account {
     /// the hard one allocation fails.
     ///
     /// With one thread the limits are exact; with several, each may be past them by
-    /// up to 32 KiB, since it tells the account no more often. A change reaches a
+    /// up to 64 KiB, since it tells the account no more often. A change reaches a
     /// thread with its next 32 KiB.
     pub fn set_limits(&self, limits: Limits) {
         let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
@@ -182,9 +184,12 @@ impl Account {
         self.armed_bytes.store(number(limits.soft_bytes), Ordering::Relaxed);
         self.hard_bytes.store(number(limits.hard_bytes), Ordering::Relaxed);
         let place = self.place.load(Ordering::Relaxed);
-        if place != UNKNOWN && place != SHARED {
+        if place != NONE {
             // The calling thread heeds it at once.
-            with_cache(|cache| cache.tally(place).map(|tally| tally.set_grain(0, GRAIN_BYTES)));
+            with_cache(|cache| {
+                // SAFETY: as in `ask`.
+                unsafe { cache.tally(place) }.map(|tally| tally.set_grain(0, GRAIN_BYTES))
+            });
         }
     }
 
@@ -215,7 +220,7 @@ impl Account {
         let returned_bytes = shared.returned_bytes.load(Ordering::Relaxed);
         let frees = shared.frees.load(Ordering::Relaxed);
         let mut sums = match self.place.load(Ordering::Relaxed) {
-            UNKNOWN | SHARED => Sums::default(),
+            NONE => Sums::default(),
             place => sum_tallies(place),
         };
         sums.returned_bytes = sums.returned_bytes.wrapping_add(returned_bytes);
@@ -233,8 +238,8 @@ impl Account {
     fn ask<const FORCED: bool>(&'static self, bytes: usize, n: u64) -> bool {
         let place = self.place.load(Ordering::Relaxed);
         with_cache(|cache| {
-            place < MAX_ACCOUNTS
-                && cache.tally(place).is_some_and(|tally| tally.ask(bytes as u64, n))
+            // SAFETY: `register` gives no other places.
+            unsafe { cache.tally(place) }.is_some_and(|tally| tally.ask(bytes as u64, n))
         }) || self.ask_slow(bytes, n, FORCED)
     }
 
@@ -243,8 +248,8 @@ impl Account {
     fn give(&'static self, bytes: usize, n: u64) {
         let place = self.place.load(Ordering::Relaxed);
         let entered = with_cache(|cache| {
-            place < MAX_ACCOUNTS
-                && cache.tally(place).is_some_and(|tally| tally.give(bytes as u64, n))
+            // SAFETY: as above.
+            unsafe { cache.tally(place) }.is_some_and(|tally| tally.give(bytes as u64, n))
         });
         if !entered {
             self.enter(0, 0, bytes, n);
@@ -266,67 +271,73 @@ impl Account {
     /// Takes a request back that came to nothing.
     #[cold]
     fn unask(&'static self, bytes: usize, n: u64) {
-        self.with_tally(|tally| match tally {
-            Some(tally) => tally.unask(bytes as u64, n),
-            None => {
-                self.untallied.asked_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
-                self.untallied.allocations.fetch_sub(n, Ordering::Relaxed);
-            }
-        });
+        self.enter_told((bytes as u64).wrapping_neg(), n.wrapping_neg(), 0, 0);
     }
 
     /// Enters, and tells the account.
     #[cold]
     #[inline(never)]
     fn enter(&'static self, asked: usize, allocations: u64, returned: usize, frees: u64) {
-        let (asked, returned) = (asked as u64, returned as u64);
+        self.enter_told(asked as u64, allocations, returned as u64, frees);
+    }
+
+    fn enter_told(&'static self, asked: u64, allocations: u64, returned: u64, frees: u64) {
         self.with_tally(|tally| {
-            let more = match tally {
-                Some(tally) => {
-                    tally.enter(asked, allocations, returned, frees);
-                    tally.tell()
-                }
-                None => {
-                    let shared = &self.untallied;
-                    shared.asked_bytes.fetch_add(asked, Ordering::Relaxed);
-                    shared.allocations.fetch_add(allocations, Ordering::Relaxed);
-                    shared.returned_bytes.fetch_add(returned, Ordering::Relaxed);
-                    shared.frees.fetch_add(frees, Ordering::Relaxed);
-                    asked as i64 - returned as i64
-                }
+            let hard = self.hard_bytes.load(Ordering::Relaxed);
+            let nearest = hard.min(self.armed_bytes.load(Ordering::Relaxed));
+            let Some(tally) = tally else {
+                let shared = &self.untallied;
+                shared.asked_bytes.fetch_add(asked, Ordering::Relaxed);
+                shared.allocations.fetch_add(allocations, Ordering::Relaxed);
+                shared.returned_bytes.fetch_add(returned, Ordering::Relaxed);
+                shared.frees.fetch_add(frees, Ordering::Relaxed);
+                self.tell(asked.wrapping_sub(returned) as i64);
+                return;
             };
-            let live = self.told_bytes.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
-            self.peak_bytes.fetch_max(live, Ordering::Relaxed);
-            if let Some(tally) = tally {
-                // Not beyond a limit without asking.
-                let hard = self.hard_bytes.load(Ordering::Relaxed);
-                let nearest = hard.min(self.armed_bytes.load(Ordering::Relaxed));
-                let left = nearest.saturating_sub(live.max(0) as u64);
-                tally.set_grain(left.min(GRAIN_BYTES), GRAIN_BYTES);
+            let more = tally.enter(asked, allocations, returned, frees);
+            let told = load_i64(&self.told_bytes).max(0) as u64;
+            if more.unsigned_abs() < GRAIN_BYTES && is_far(told, nearest) {
+                // What comes and goes needs no message.
+                tally.set_untold(more);
+                tally.set_grain(GRAIN_BYTES, GRAIN_BYTES);
+                return;
             }
+            tally.set_untold(0);
+            let live = self.tell(more);
+            // Not beyond a limit without asking.
+            tally.set_grain(nearest.saturating_sub(live), GRAIN_BYTES);
         });
+    }
+
+    /// Takes note of more live bytes; returns all it knows of.
+    fn tell(&self, more: i64) -> u64 {
+        let live = self.told_bytes.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
+        // Looked at first: it is seldom higher.
+        if live > load_i64(&self.peak_bytes) {
+            self.peak_bytes.fetch_max(live, Ordering::Relaxed);
+        }
+        live.max(0) as u64
     }
 
     /// Runs `f` with the calling thread's tally; without one where there is none.
     fn with_tally(&'static self, f: impl FnOnce(Option<&Tally>)) {
-        let place = match self.place.load(Ordering::Relaxed) {
-            UNKNOWN => self.register(),
-            place => place,
-        };
-        with_cache(|cache| {
-            f(if place == SHARED { None } else { cache.tally_made(place) });
-        });
+        if !self.listed.load(Ordering::Relaxed) {
+            self.register();
+        }
+        let place = self.place.load(Ordering::Relaxed);
+        with_cache(|cache| f(if place == NONE { None } else { cache.tally_made(place) }));
     }
 
-    /// Gives the account a place, and puts it on the list. Returns the place.
+    /// Puts the account on the list, and gives it a place if there is one left.
     #[cold]
-    fn register(&'static self) -> usize {
-        // Relaxed: a number; one that another thread is quicker to use is lost.
-        let place = (PLACES.fetch_add(1, Ordering::Relaxed) + 1).min(SHARED);
-        let given =
-            self.place.compare_exchange(UNKNOWN, place, Ordering::Relaxed, Ordering::Relaxed);
-        if let Err(place) = given {
-            return place;
+    fn register(&'static self) {
+        // Relaxed: one thread is the first; others may do without a tally meanwhile.
+        if self.listed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let place = PLACES.fetch_add(1, Ordering::Relaxed) + 1;
+        if place < MAX_ACCOUNTS {
+            self.place.store(place, Ordering::Relaxed);
         }
         let this = ptr::from_ref(self).cast_mut();
         let mut newest = NEWEST.load(Ordering::Relaxed);
@@ -334,7 +345,7 @@ impl Account {
             self.next.store(newest, Ordering::Relaxed);
             // Release pairs with the Acquire in `accounts`: the link is there.
             match NEWEST.compare_exchange(newest, this, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return place,
+                Ok(_) => return,
                 Err(now) => newest = now,
             }
         }
@@ -346,10 +357,7 @@ impl Account {
         let load = |limit: &AtomicU64| limit.load(Ordering::Relaxed);
         let (hard, armed) = (load(&self.hard_bytes), load(&self.armed_bytes));
         let told = load_i64(&self.told_bytes).max(0) as u64;
-        if hard == u64::MAX && armed == u64::MAX
-            // What others have not told is no more than a grain each: far from a limit.
-            || told.saturating_add(bytes).saturating_add(FAR_BYTES) < hard.min(armed)
-        {
+        if is_far(told.saturating_add(bytes), hard.min(armed)) {
             return true;
         }
         let soft = load(&self.soft_bytes);
@@ -384,8 +392,11 @@ impl Account {
     }
 }
 
-/// So far below a limit the threads' messages do for a look.
-const FAR_BYTES: u64 = 64 * GRAIN_BYTES;
+/// Whether a limit is so far away that what threads have not told, two grains each,
+/// does not matter.
+fn is_far(told: u64, limit: u64) -> bool {
+    limit == u64::MAX || told.saturating_add(128 * GRAIN_BYTES) < limit
+}
 
 fn load_i64(sum: &AtomicI64) -> i64 {
     sum.load(Ordering::Relaxed)

@@ -69,7 +69,7 @@ pub const BLOCK_TICK_EVERY: u32 = 16;
 pub const DECAY_MS: u64 = 10_000;
 
 /// Accounts with tallies for each thread; those declared beyond are exact as well,
-/// but share a counter between threads. A page of tallies.
+/// but share a counter between threads.
 pub const MAX_ACCOUNTS: usize = 64;
 
 /// Bytes that processors hand to each other at once.

@@ -8,6 +8,9 @@
 //!
 //! - Y1: only the thread whose cache points to a tally writes it. The first tally
 //!   of a page is nobody's: it stays zero, so that its account takes the slow path.
+//! - Y2: what is fresh is added to the sums before it is taken from the fresh ones of
+//!   requests, and after for returns: so whoever reads in between may find too much
+//!   live, by what is fresh, but not too little.
 
 use super::cache::Cache;
 use super::record::{Record, each_record};
@@ -16,25 +19,37 @@ use crate::config::MAX_ACCOUNTS;
 use crate::sync::{AtomicI64, AtomicU64, Ordering};
 use core::ptr::NonNull;
 
-/// Bytes that a thread takes or gives back before it tells the account.
+/// Bytes that a thread takes or gives back before it looks whether to tell the account,
+/// and net, before it tells.
 pub(crate) const GRAIN_BYTES: u64 = 32 << 10;
 
 /// What one thread, or the threads that used a record one after the other, did in
-/// one account. A cache line.
+/// one account. Two cache lines, of which operations touch the first.
 #[repr(C, align(64))]
 pub(crate) struct Tally {
-    asked_bytes: AtomicU64,
-    returned_bytes: AtomicU64,
-    allocations: AtomicU64,
-    frees: AtomicU64,
-    /// The sums at which the account is told.
-    asked_until: AtomicU64,
-    returned_until: AtomicU64,
-    /// Bytes asked for less bytes returned, as the account knows them.
-    told_bytes: AtomicI64,
+    asked: Side,
+    returned: Side,
+    /// Live bytes that are no longer fresh, but of which the account has not been told.
+    untold_bytes: AtomicI64,
 }
 
-static_assertions::const_assert!(size_of::<Tally>() == 64);
+static_assertions::const_assert!(size_of::<Tally>() == 128);
+
+/// Requests, or returns.
+#[repr(C)]
+struct Side {
+    /// What the account has not been told: bytes above [`LG_COUNT`] bits, and blocks.
+    /// One word, so that an operation is one addition.
+    fresh: AtomicU64,
+    /// The most that it may be.
+    until: AtomicU64,
+    bytes: AtomicU64,
+    blocks: AtomicU64,
+}
+
+/// A block has a byte at least, and the account is told every [`GRAIN_BYTES`].
+const LG_COUNT: u32 = 16;
+static_assertions::const_assert!(GRAIN_BYTES + 2 < 1 << LG_COUNT);
 
 /// Sums over threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,72 +66,97 @@ fn add(sum: &AtomicU64, n: u64) {
     sum.store(sum.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
+impl Side {
+    #[inline(always)]
+    fn add_fresh(&self, bytes: u64, blocks: u64) -> bool {
+        // A size that does not fit does not fit an address space either.
+        let fresh = self.fresh.load(Ordering::Relaxed).wrapping_add(bytes << LG_COUNT | blocks);
+        if fresh > self.until.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.fresh.store(fresh, Ordering::Relaxed);
+        true
+    }
+
+    /// Enters fresh bytes and blocks as told.
+    fn add(&self, bytes: u64, blocks: u64) {
+        add(&self.bytes, bytes);
+        add(&self.blocks, blocks);
+    }
+
+    /// Sets how much fresher it may get.
+    fn set_grain(&self, bytes: u64) {
+        let fresh = self.fresh.load(Ordering::Relaxed) >> LG_COUNT;
+        let blocks = (1 << LG_COUNT) - 1;
+        self.until.store((fresh + bytes) << LG_COUNT | blocks, Ordering::Relaxed);
+    }
+
+    fn fresh(&self) -> (u64, u64) {
+        let fresh = self.fresh.load(Ordering::Relaxed);
+        (fresh >> LG_COUNT, fresh & ((1 << LG_COUNT) - 1))
+    }
+
+    fn sums(&self) -> (u64, u64) {
+        let (bytes, blocks) = self.fresh();
+        (
+            self.bytes.load(Ordering::Relaxed).wrapping_add(bytes),
+            self.blocks.load(Ordering::Relaxed).wrapping_add(blocks),
+        )
+    }
+}
+
 impl Tally {
     /// Enters bytes asked for, in `n` blocks; `false`, and nothing is entered, when
     /// it is time to tell the account.
     #[inline(always)]
     pub(crate) fn ask(&self, bytes: u64, n: u64) -> bool {
-        let asked = self.asked_bytes.load(Ordering::Relaxed).wrapping_add(bytes);
-        if asked > self.asked_until.load(Ordering::Relaxed) {
-            return false;
-        }
-        self.asked_bytes.store(asked, Ordering::Relaxed);
-        add(&self.allocations, n);
-        true
+        self.asked.add_fresh(bytes, n)
     }
 
     /// Enters bytes given back, as [`ask`](Self::ask) does.
     #[inline(always)]
     pub(crate) fn give(&self, bytes: u64, n: u64) -> bool {
-        let returned = self.returned_bytes.load(Ordering::Relaxed).wrapping_add(bytes);
-        if returned > self.returned_until.load(Ordering::Relaxed) {
-            return false;
-        }
-        self.returned_bytes.store(returned, Ordering::Relaxed);
-        add(&self.frees, n);
-        true
+        self.returned.add_fresh(bytes, n)
     }
 
-    /// Takes a request back that came to nothing.
-    pub(crate) fn unask(&self, bytes: u64, n: u64) {
-        add(&self.asked_bytes, bytes.wrapping_neg());
-        add(&self.allocations, n.wrapping_neg());
+    /// Enters both kinds, also with the signs turned, and what is fresh. Returns the
+    /// live bytes that the account does not know of.
+    pub(crate) fn enter(&self, asked: u64, allocations: u64, returned: u64, frees: u64) -> i64 {
+        let fresh = self.settle();
+        self.asked.add(asked, allocations);
+        self.returned.add(returned, frees);
+        let more = asked.wrapping_sub(returned) as i64;
+        self.untold_bytes.load(Ordering::Relaxed).wrapping_add(fresh).wrapping_add(more)
     }
 
-    /// Enters both kinds without a look at what has been told.
-    pub(crate) fn enter(&self, asked: u64, allocations: u64, returned: u64, frees: u64) {
-        add(&self.asked_bytes, asked);
-        add(&self.allocations, allocations);
-        add(&self.returned_bytes, returned);
-        add(&self.frees, frees);
+    /// Notes what the account has not been told.
+    pub(crate) fn set_untold(&self, bytes: i64) {
+        self.untold_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// What the account does not know yet; it is told now.
-    pub(crate) fn tell(&self) -> i64 {
-        let net = self.sums().live_bytes();
-        let told = self.told_bytes.load(Ordering::Relaxed);
-        self.told_bytes.store(net, Ordering::Relaxed);
-        net.wrapping_sub(told)
+    /// Nothing is fresh any more. Returns the live bytes that were.
+    fn settle(&self) -> i64 {
+        let ((asked, allocations), (returned, frees)) = (self.asked.fresh(), self.returned.fresh());
+        // In this order (Y2).
+        self.asked.add(asked, allocations);
+        self.asked.fresh.store(0, Ordering::Release);
+        self.returned.fresh.store(0, Ordering::Release);
+        self.returned.add(returned, frees);
+        asked as i64 - returned as i64
     }
 
     /// Sets how much may be asked for, and how much returned, before the account is
     /// told again.
     pub(crate) fn set_grain(&self, ask: u64, give: u64) {
-        let sums = self.sums();
-        self.asked_until.store(sums.asked_bytes.saturating_add(ask), Ordering::Relaxed);
-        self.returned_until.store(sums.returned_bytes.saturating_add(give), Ordering::Relaxed);
+        self.asked.set_grain(ask.min(GRAIN_BYTES));
+        self.returned.set_grain(give.min(GRAIN_BYTES));
     }
 
     fn sums(&self) -> Sums {
         // The returns first: what they belong to was asked for before.
-        let returned_bytes = self.returned_bytes.load(Ordering::Relaxed);
-        let frees = self.frees.load(Ordering::Relaxed);
-        Sums {
-            asked_bytes: self.asked_bytes.load(Ordering::Relaxed),
-            returned_bytes,
-            allocations: self.allocations.load(Ordering::Relaxed),
-            frees,
-        }
+        let (returned_bytes, frees) = self.returned.sums();
+        let (asked_bytes, allocations) = self.asked.sums();
+        Sums { asked_bytes, returned_bytes, allocations, frees }
     }
 }
 
@@ -155,11 +195,16 @@ pub(crate) type Tallies = [Tally; MAX_ACCOUNTS];
 
 impl Cache {
     /// The thread's tally of account `index`; `None` before it has any.
+    ///
+    /// # Safety
+    /// `index` is below [`MAX_ACCOUNTS`].
     #[inline(always)]
-    pub(crate) fn tally(&self, index: usize) -> Option<&Tally> {
+    pub(crate) unsafe fn tally(&self, index: usize) -> Option<&Tally> {
         debug_assert!(index < MAX_ACCOUNTS);
-        // SAFETY: tallies are never given back, and there are that many.
-        unsafe { self.tallies().as_ref() }?.get(index)
+        // SAFETY: tallies are never given back.
+        let tallies = unsafe { self.tallies().as_ref() }?;
+        // SAFETY: the caller's promise.
+        Some(unsafe { tallies.get_unchecked(index) })
     }
 
     /// As [`tally`](Self::tally), making the thread's tallies if need be. `None` when
@@ -169,7 +214,8 @@ impl Cache {
         if self.tallies().is_null() {
             self.with_record(|record| self.set_tallies(tallies_of(record)));
         }
-        self.tally(index)
+        // SAFETY: tallies are never given back.
+        unsafe { self.tallies().as_ref() }?.get(index)
     }
 }
 
