@@ -47,9 +47,11 @@ pub const MAX_ARENAS: usize = 4;
 /// Bytes that one magazine may hold, where the class lets it.
 pub const MAGAZINE_BYTES: usize = 64 << 10;
 /// Items that one magazine may hold at most.
-pub const MAGAZINE_MAX: usize = 1024;
+pub const MAGAZINE_MAX: usize = 4096;
 /// Items that every class may hold, however large its regions.
 pub const MAGAZINE_MIN: usize = 1;
+/// Frees of a thread that has never allocated which do not give it a cache.
+pub const EARLY_FREES: u32 = 16;
 /// Items that a magazine starts with at most; their number doubles with use.
 pub const MAGAZINE_START: usize = 8;
 /// Bytes that each magazine of a thread may hold at first,

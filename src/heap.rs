@@ -109,6 +109,8 @@ pub(crate) unsafe fn reallocate(
     let to = class::of_layout(new_size, align);
     if from.is_some() && from == to {
         with_cache(|cache| cache.request(old_size, new_size));
+        // SAFETY: a region has room for all sizes of its class.
+        unsafe { fill_change(block, old_size, new_size) };
         return block;
     }
     if from.is_none() && to.is_none() {
@@ -155,11 +157,37 @@ fn allocate_block<const COUNTED: bool>(
     };
     let Some(block) = block else { return ptr::null_mut() };
     with_cache(|cache| cache.request_block(0, if COUNTED { size } else { 0 }));
-    if !zeroed && let Some(fill) = SETTINGS.fill() {
+    if !zeroed {
         // SAFETY: a fresh block of at least this size.
-        unsafe { ptr::write_bytes(block.as_ptr(), fill.byte(Moment::Allocated), size) };
+        unsafe { fill(block.as_ptr(), 0, size, Moment::Allocated) };
     }
     block.as_ptr()
+}
+
+/// Fills the bytes `from..to` of a block, if that is wanted.
+///
+/// # Safety
+/// They belong to the block, and hold nothing any more.
+#[inline]
+unsafe fn fill(block: *mut u8, from: usize, to: usize, moment: Moment) {
+    if let (true, Some(fill)) = (from < to, SETTINGS.fill()) {
+        // SAFETY: the caller's promise.
+        let first = unsafe { block.add(from) };
+        // SAFETY: as above.
+        unsafe { first.write_bytes(fill.byte(moment), to - from) };
+    }
+}
+
+/// Fills what a block gains where it is, or will lose.
+///
+/// # Safety
+/// The block has the larger of the two sizes.
+#[inline]
+unsafe fn fill_change(block: *mut u8, old_size: usize, new_size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { fill(block, old_size, new_size, Moment::Allocated) };
+    // SAFETY: as above.
+    unsafe { fill(block, new_size, old_size, Moment::Freed) };
 }
 
 /// # Safety
@@ -169,9 +197,12 @@ unsafe fn free_block(block: *mut u8, layout: Layout) {
     let Some(block) = NonNull::new(block) else { return };
     let (size, align) = (layout.size(), layout.align());
     with_cache(|cache| cache.request_block(size, 0));
-    if let Some(fill) = SETTINGS.fill() {
-        // SAFETY: a block of that size, by the caller's promise.
-        unsafe { ptr::write_bytes(block.as_ptr(), fill.byte(Moment::Freed), size) };
+    // What is no block is found out below, and not written to.
+    if SETTINGS.fill().is_some()
+        && block_bytes(block.addr().get()).is_some_and(|owned| size <= owned)
+    {
+        // SAFETY: a block of that size, which is used no more.
+        unsafe { fill(block.as_ptr(), 0, size, Moment::Freed) };
     }
     if large::serves(size, align) {
         // SAFETY: the caller's promise.
@@ -211,6 +242,10 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
         }
         _ => None,
     };
+    if let Some(kept) = kept {
+        // SAFETY: the block has its new size. What it lost has gone back to the page heap.
+        unsafe { fill(kept.as_ptr(), old_size, new_size, Moment::Allocated) };
+    }
     let now = if kept.is_some() { new_size } else { old_size };
     with_cache(|cache| cache.request(new_size.min(old_size), now));
     kept
@@ -239,10 +274,8 @@ unsafe fn free_block_unsized(block: *mut u8) {
         os::abort(Corruption::Foreign { address: block.addr(), size: 0 });
     };
     with_cache(|cache| cache.request_block(0, 0));
-    if let Some(fill) = SETTINGS.fill() {
-        // SAFETY: a block of that size, by the books.
-        unsafe { ptr::write_bytes(block, fill.byte(Moment::Freed), size) };
-    }
+    // SAFETY: a block of that size, by the books.
+    unsafe { fill(block, 0, size, Moment::Freed) };
     if large::serves(size, 1) && Segment::find(block.addr()).is_some() {
         // SAFETY: the caller's promise.
         unsafe { CENTRAL.large.free(&CENTRAL.pages, at, size) };

@@ -125,8 +125,8 @@ impl Builder {
         self
     }
 
-    /// Bytes that a thread may keep of each size class; at least 2 regions, at most
-    /// 1024 and [`MAGAZINE_BYTES`], which is the default.
+    /// Bytes that a thread may keep of each size class; at least one region, at most
+    /// [`MAGAZINE_MAX`](crate::config::MAGAZINE_MAX) and [`MAGAZINE_BYTES`], which is the default.
     #[must_use]
     pub const fn magazine_bytes(mut self, bytes: usize) -> Self {
         self.magazine_bytes = bytes;

@@ -1,7 +1,7 @@
 //! Settings chosen at compile time, and the environment's say. A process of its
 //! own for each: settings hold for a process.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::process::{Command, Output};
 use std::time::Duration;
 use tallow::{Fill, HugePages, Tallow, Tuned};
@@ -31,8 +31,35 @@ fn ends(size: usize, zeroed: bool) -> (u8, u8) {
     ends
 }
 
+/// The first and last of the bytes that a block gains where it is, and the byte before
+/// them: what it held.
+fn gained(from: usize, to: usize) -> (u8, u8, u8) {
+    let layout = Layout::from_size_align(from, 8).expect("a layout");
+    // SAFETY: the layout has a size.
+    let block = unsafe { alloc(layout) };
+    assert!(!block.is_null());
+    // SAFETY: `from` bytes.
+    unsafe { block.write_bytes(1, from) };
+    // SAFETY: allocated just now with this layout.
+    let grown = std::hint::black_box(unsafe { realloc(block, layout, to) });
+    assert!(!grown.is_null());
+    // SAFETY: `to` bytes, which the allocator has filled.
+    let bytes =
+        unsafe { (grown.add(from - 1).read(), grown.add(from).read(), grown.add(to - 1).read()) };
+    let layout = Layout::from_size_align(to, 8).expect("a layout");
+    // SAFETY: it has this layout now.
+    unsafe { dealloc(grown, layout) };
+    bytes
+}
+
 /// What a child finds; its output is compared.
 fn look() {
+    for (from, to) in
+        [(17, 32), (100, 200), (70_000, 71_000), (70_000, 140_000), (2_000_000, 9_000_000)]
+    {
+        let (kept, first, last) = gained(from, to);
+        println!("{from} to {to} {kept}: ({first:x?}, {last:x?}) (0, 0)");
+    }
     for size in [1, 24, 5000, 100_000, 5_000_000] {
         // Twice: the second time in memory that was used.
         for _ in 0..2 {

@@ -324,7 +324,9 @@ impl Supply<crate::slab::Shipped> for Central {
         let allocate = || self.pages.allocate(pages, 1);
         let again = || (self.huge.clear_shelf() > 0).then(allocate).flatten();
         let extent = allocate().or_else(again)?;
-        let Some(node) = self.meta.take(Slab::node_bytes(class)) else {
+        let take = || self.meta.take(Slab::node_bytes(class));
+        let again = || (self.huge.clear_shelf() > 0).then(take).flatten();
+        let Some(node) = take().or_else(again) else {
             // SAFETY: the run was lent just now, and nothing uses it.
             unsafe { self.pages.free(extent.start, pages) };
             return None;

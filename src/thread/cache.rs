@@ -7,7 +7,8 @@ use super::tally::Tallies;
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{
-    BLOCK_TICK_EVERY, MAGAZINE_EARNED_BYTES, MAGAZINE_START, MAGAZINE_START_BYTES, TICK_EVERY,
+    BLOCK_TICK_EVERY, EARLY_FREES, MAGAZINE_EARNED_BYTES, MAGAZINE_START, MAGAZINE_START_BYTES,
+    TICK_EVERY,
 };
 use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
@@ -93,6 +94,8 @@ pub(crate) struct Cache {
     /// The record's tallies; null until the thread has used an account.
     tallies: AtomicPtr<Tallies>,
     stage: AtomicU32,
+    /// Frees before anything else.
+    early_frees: AtomicU32,
     /// Whether the thread is in a callback that is to make room.
     relieving: AtomicBool,
 }
@@ -108,6 +111,7 @@ impl Cache {
             record: AtomicPtr::new(ptr::null_mut()),
             tallies: AtomicPtr::new(ptr::null_mut()),
             stage: AtomicU32::new(Stage::Fresh as u32),
+            early_frees: AtomicU32::new(0),
             relieving: AtomicBool::new(false),
         }
     }
@@ -321,7 +325,7 @@ impl Cache {
     #[cold]
     #[inline(never)]
     fn free_slow(&self, class: Class, region: *mut u8, size: usize) {
-        let Some(record) = self.record() else {
+        let Some(record) = self.record_to_free() else {
             let mut shared = orphan().lock.lock();
             fill(region, class, Moment::Freed);
             CENTRAL.give_back(class, &[region]);
@@ -438,6 +442,23 @@ impl Cache {
             return self.register();
         }
         record
+    }
+
+    /// [`Cache::record`], unless the thread has never allocated and freed little: what
+    /// it frees then was another's, and goes home. A cache would hand it out here, to
+    /// be written beside its neighbours over there; and a thread that frees no more
+    /// than what it was started with needs none.
+    fn record_to_free(&self) -> Option<&'static Record> {
+        // SAFETY: T4.
+        let record = unsafe { self.record.load(Ordering::Relaxed).as_ref() };
+        if record.is_none() && self.stage.load(Ordering::Relaxed) == Stage::Fresh as u32 {
+            let n = self.early_frees.load(Ordering::Relaxed);
+            if n < EARLY_FREES {
+                self.early_frees.store(n + 1, Ordering::Relaxed);
+                return None;
+            }
+        }
+        self.record()
     }
 
     #[cold]
@@ -639,9 +660,12 @@ pub(crate) fn heed(settings: &Settings) {
     }
 }
 
-/// Fills a region, if that is wanted.
+/// Fills a region, if that is wanted; one that is freed is proven to be one first.
 fn fill(region: *mut u8, class: Class, moment: Moment) {
     if let Some(fill) = SETTINGS.fill() {
+        if let (Moment::Freed, Err(what)) = (moment, CENTRAL.place(class, region.addr())) {
+            os::abort(what);
+        }
         // SAFETY: a whole region, which nobody uses at this moment.
         unsafe { region.write_bytes(fill.byte(moment), class.info().region_bytes as usize) };
     }

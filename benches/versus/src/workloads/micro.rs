@@ -31,6 +31,7 @@ pub const LIST: &[Workload] = &[
     micro("calloc", calloc, "zeroed blocks of 64 B..256 KiB, the first byte touched, 64 live"),
     micro("large", large, "blocks of 64 KiB..8 MiB, every page written, 32 live"),
     micro("large-touchless", large_touchless, "the same without writes"),
+    micro("large-loop", large_loop, "one block at a time, of 64 KiB..32 MiB, every page written"),
 ];
 
 const fn micro(name: &'static str, run: fn(&Params) -> Outcome, about: &'static str) -> Workload {
@@ -237,12 +238,18 @@ fn calloc(params: &Params) -> Outcome {
     in_turn(params.scale(50_000), 64, &log_sizes(8, 6.0, 18.0), Block::zeroed)
 }
 
+fn touched(size: usize) -> Block {
+    let mut block = Block::untouched(size, 8);
+    black_box(block.touch_pages());
+    block
+}
+
 fn large(params: &Params) -> Outcome {
-    in_turn(params.scale(600), 32, &log_sizes(9, 16.0, 23.0), |size| {
-        let mut block = Block::untouched(size, 8);
-        black_box(block.touch_pages());
-        block
-    })
+    in_turn(params.scale(600), 32, &log_sizes(9, 16.0, 23.0), touched)
+}
+
+fn large_loop(params: &Params) -> Outcome {
+    in_turn(params.scale(600), 1, &log_sizes(10, 16.0, 25.0), touched)
 }
 
 fn large_touchless(params: &Params) -> Outcome {
