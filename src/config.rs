@@ -57,8 +57,8 @@ pub const MAGAZINE_START: usize = 8;
 /// Bytes that each magazine of a thread may hold at first,
 pub const MAGAZINE_START_BYTES: usize = 1024;
 /// and how many more for each time that the thread has taken a slow path: one that
-/// hardly allocates keeps little, one that does has earned it all within a
-/// millisecond.
+/// hardly allocates keeps little, one that does has earned it all within some
+/// milliseconds.
 pub const MAGAZINE_EARNED_BYTES: usize = 16;
 
 /// Slow-path entries of a thread between two looks at the clock.
