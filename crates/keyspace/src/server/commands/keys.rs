@@ -1,0 +1,258 @@
+//! Keys of any kind: whether they are there, and until when.
+
+use super::fail::int;
+use super::flag::{FAST, READONLY, WRITE};
+use super::{CommandSpec, Ctx, Fail, Handled};
+use crate::server::db::UnixMs;
+
+/// The family's table.
+pub(crate) const TABLE: &[CommandSpec] = &[
+    CommandSpec::new("del", -2, WRITE, del).keys(1, -1, 1).doc(
+        "generic",
+        "1.0.0",
+        "Deletes one or more keys.",
+    ),
+    CommandSpec::new("unlink", -2, WRITE | FAST, unlink).keys(1, -1, 1).doc(
+        "generic",
+        "4.0.0",
+        "Asynchronously deletes one or more keys.",
+    ),
+    CommandSpec::new("exists", -2, READONLY | FAST, exists).keys(1, -1, 1).doc(
+        "generic",
+        "1.0.0",
+        "Determines whether one or more keys exist.",
+    ),
+    CommandSpec::new("touch", -2, READONLY | FAST, exists).keys(1, -1, 1).doc(
+        "generic",
+        "3.2.1",
+        "Returns the number of existing keys out of those specified after updating the time they \
+         were last accessed.",
+    ),
+    CommandSpec::new("type", 2, READONLY | FAST, type_of).keys(1, 1, 1).doc(
+        "generic",
+        "1.0.0",
+        "Determines the type of value stored at a key.",
+    ),
+    CommandSpec::new("rename", 3, WRITE, rename).keys(1, 2, 1).doc(
+        "generic",
+        "1.0.0",
+        "Renames a key and overwrites the destination.",
+    ),
+    CommandSpec::new("expire", -3, WRITE | FAST, expire).keys(1, 1, 1).doc(
+        "generic",
+        "1.0.0",
+        "Sets the expiration time of a key in seconds.",
+    ),
+    CommandSpec::new("pexpire", -3, WRITE | FAST, expire).keys(1, 1, 1).doc(
+        "generic",
+        "2.6.0",
+        "Sets the expiration time of a key in milliseconds.",
+    ),
+    CommandSpec::new("expireat", -3, WRITE | FAST, expire).keys(1, 1, 1).doc(
+        "generic",
+        "1.2.0",
+        "Sets the expiration time of a key to a Unix timestamp.",
+    ),
+    CommandSpec::new("pexpireat", -3, WRITE | FAST, expire).keys(1, 1, 1).doc(
+        "generic",
+        "2.6.0",
+        "Sets the expiration time of a key to a Unix milliseconds timestamp.",
+    ),
+    CommandSpec::new("ttl", 2, READONLY | FAST, ttl).keys(1, 1, 1).doc(
+        "generic",
+        "1.0.0",
+        "Returns the expiration time in seconds of a key.",
+    ),
+    CommandSpec::new("pttl", 2, READONLY | FAST, ttl).keys(1, 1, 1).doc(
+        "generic",
+        "2.6.0",
+        "Returns the expiration time in milliseconds of a key.",
+    ),
+    CommandSpec::new("expiretime", 2, READONLY | FAST, ttl).keys(1, 1, 1).doc(
+        "generic",
+        "7.0.0",
+        "Returns the expiration time of a key as a Unix timestamp.",
+    ),
+    CommandSpec::new("pexpiretime", 2, READONLY | FAST, ttl).keys(1, 1, 1).doc(
+        "generic",
+        "7.0.0",
+        "Returns the expiration time of a key as a Unix milliseconds timestamp.",
+    ),
+    CommandSpec::new("persist", 2, WRITE | FAST, persist).keys(1, 1, 1).doc(
+        "generic",
+        "2.2.0",
+        "Removes the expiration time of a key.",
+    ),
+];
+
+/// Removes the keys named; big values are freed elsewhere if `lazily`.
+fn remove(ctx: &mut Ctx<'_>, lazily: bool) -> Handled {
+    let mut count = 0;
+    for key in ctx.args.from(1) {
+        let (db, clock) = ctx.db();
+        // Expired ones are not there any more, though they may still be met.
+        if db.peek(key, clock).is_none() {
+            continue;
+        }
+        if let Some(entry) = db.remove(key) {
+            count += 1;
+            if lazily {
+                ctx.server.lazyfree.free(entry);
+            }
+        }
+    }
+    ctx.reply().count(count);
+    Ok(())
+}
+
+fn del(ctx: &mut Ctx<'_>) -> Handled {
+    let lazily = ctx.server.config.lazyfree_lazy_user_del;
+    remove(ctx, lazily)
+}
+
+fn unlink(ctx: &mut Ctx<'_>) -> Handled {
+    remove(ctx, true)
+}
+
+/// EXISTS and TOUCH: a lookup notes that the key was used. A key named twice counts twice.
+fn exists(ctx: &mut Ctx<'_>) -> Handled {
+    let mut count = 0;
+    for key in ctx.args.from(1) {
+        let (db, clock) = ctx.db();
+        let found = db.lookup(key, clock).is_some();
+        count += usize::from(found);
+        ctx.count_lookup(found);
+    }
+    ctx.reply().count(count);
+    Ok(())
+}
+
+fn type_of(ctx: &mut Ctx<'_>) -> Handled {
+    let key = ctx.args.at(1);
+    let (db, reply, clock) = ctx.parts();
+    let name = db.peek(key, clock).map_or("none", |entry| entry.value().type_name());
+    reply.simple(name);
+    Ok(())
+}
+
+fn rename(ctx: &mut Ctx<'_>) -> Handled {
+    let (from, to) = (ctx.args.at(1), ctx.args.at(2));
+    let (db, clock) = ctx.db();
+    if db.peek(from, clock).is_none() {
+        return Err(Fail::NO_KEY);
+    }
+    if from != to
+        && let Some(entry) = db.remove(from)
+        && let Some(old) = db.insert(entry.renamed(to), clock)
+    {
+        ctx.server.lazyfree.free(old);
+    }
+    ctx.reply().ok();
+    Ok(())
+}
+
+/// When a change of expiry is made.
+#[derive(Clone, Copy, Debug, Default)]
+struct Conditions {
+    only_without: bool,
+    only_with: bool,
+    only_later: bool,
+    only_earlier: bool,
+}
+
+impl Conditions {
+    fn read(ctx: &Ctx<'_>) -> Result<Self, Fail> {
+        let mut it = Self::default();
+        for index in 3..ctx.args.len() {
+            match ctx.args.at(index).to_ascii_lowercase().as_slice() {
+                b"nx" => it.only_without = true,
+                b"xx" => it.only_with = true,
+                b"gt" => it.only_later = true,
+                b"lt" => it.only_earlier = true,
+                other => {
+                    let other = String::from_utf8_lossy(other);
+                    return Err(Fail::Text(format!("ERR Unsupported option {other}")));
+                }
+            }
+        }
+        if it.only_without && (it.only_with || it.only_later || it.only_earlier) {
+            return Err(Fail::Fixed(
+                "ERR NX and XX, GT or LT options at the same time are not compatible",
+            ));
+        }
+        if it.only_later && it.only_earlier {
+            return Err(Fail::Fixed("ERR GT and LT options at the same time are not compatible"));
+        }
+        Ok(it)
+    }
+
+    /// No expiry counts as one in infinity.
+    fn allow(self, before: Option<UnixMs>, at: UnixMs) -> bool {
+        !(self.only_without && before.is_some()
+            || self.only_with && before.is_none()
+            || self.only_later && before.is_none_or(|before| at <= before)
+            || self.only_earlier && before.is_some_and(|before| at >= before))
+    }
+}
+
+fn is_in_ms(name: &[u8]) -> bool {
+    name[0].eq_ignore_ascii_case(&b'p')
+}
+
+fn expire(ctx: &mut Ctx<'_>) -> Handled {
+    let (name, key) = (ctx.args.at(0), ctx.args.at(1));
+    let number = int(ctx.args.at(2))?;
+    let conditions = Conditions::read(ctx)?;
+    let is_absolute = name.to_ascii_lowercase().ends_with(b"at");
+    let base = if is_absolute { 0 } else { ctx.server.clock.now_ms };
+    let in_ms = if is_in_ms(name) { Some(number) } else { number.checked_mul(1000) };
+    let at = in_ms.and_then(|ms| ms.checked_add(base)).ok_or_else(|| Fail::expire_time(name))?;
+    let (db, reply, clock) = ctx.parts();
+    let Some(before) = db.peek(key, clock).map(|entry| entry.expires_at()) else {
+        reply.int(0);
+        return Ok(());
+    };
+    let allowed = conditions.allow(before, at);
+    reply.int(i64::from(allowed));
+    if allowed && at <= clock.now_ms {
+        // In the past: it has expired.
+        if let Some(entry) = db.remove(key) {
+            ctx.server.lazyfree.free(entry);
+        }
+    } else if allowed {
+        db.set_expiry(key, Some(at), clock);
+    }
+    Ok(())
+}
+
+fn ttl(ctx: &mut Ctx<'_>) -> Handled {
+    let (name, key) = (ctx.args.at(0), ctx.args.at(1));
+    let is_absolute = name.to_ascii_lowercase().ends_with(b"time");
+    let (db, reply, clock) = ctx.parts();
+    let number = match db.peek(key, clock).map(|entry| entry.expires_at()) {
+        None => -2,
+        Some(None) => -1,
+        Some(Some(at)) => {
+            let ms = if is_absolute { at } else { (at - clock.now_ms).max(0) };
+            match (is_in_ms(name), is_absolute) {
+                (true, _) => ms,
+                (false, true) => ms / 1000,
+                // To the nearest second, as there.
+                (false, false) => ms.saturating_add(500) / 1000,
+            }
+        }
+    };
+    reply.int(number);
+    Ok(())
+}
+
+fn persist(ctx: &mut Ctx<'_>) -> Handled {
+    let key = ctx.args.at(1);
+    let (db, reply, clock) = ctx.parts();
+    let expires = db.peek(key, clock).is_some_and(|entry| entry.expires_at().is_some());
+    if expires {
+        db.set_expiry(key, None, clock);
+    }
+    reply.int(i64::from(expires));
+    Ok(())
+}

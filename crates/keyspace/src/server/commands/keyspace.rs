@@ -1,0 +1,154 @@
+//! The keyspace as a whole: KEYS and SCAN, sizes, flushing, and whether there is room for more.
+
+use super::fail::int;
+use super::flag::{FAST, LOADING, READONLY, STALE, WRITE};
+use super::scan::{ScanOptions, matches};
+use super::{CommandSpec, Ctx, Fail, Handled};
+use crate::server::Server;
+
+/// The family's table.
+pub(crate) const TABLE: &[CommandSpec] = &[
+    CommandSpec::new("keys", 2, READONLY, keys).doc(
+        "generic",
+        "1.0.0",
+        "Returns all key names that match a pattern.",
+    ),
+    CommandSpec::new("scan", -2, READONLY, scan).doc(
+        "generic",
+        "2.8.0",
+        "Iterates over the key names in the database.",
+    ),
+    CommandSpec::new("randomkey", 1, READONLY, randomkey).doc(
+        "generic",
+        "1.0.0",
+        "Returns a random key name from the database.",
+    ),
+    CommandSpec::new("dbsize", 1, READONLY | FAST, dbsize).doc(
+        "server",
+        "1.0.0",
+        "Returns the number of keys in the database.",
+    ),
+    CommandSpec::new("flushdb", -1, WRITE, flushdb).doc(
+        "server",
+        "1.0.0",
+        "Removes all keys from the current database.",
+    ),
+    CommandSpec::new("flushall", -1, WRITE, flushall).doc(
+        "server",
+        "1.0.0",
+        "Removes all keys from all databases.",
+    ),
+    CommandSpec::new("select", 2, LOADING | STALE | FAST, select).doc(
+        "connection",
+        "1.0.0",
+        "Changes the selected database.",
+    ),
+];
+
+/// Whether a command that may take memory can be executed: makes room if it must and may.
+pub(crate) fn has_room(server: &Server) -> bool {
+    tallow::stats().allocated_bytes <= server.config.maxmemory
+}
+
+fn keys(ctx: &mut Ctx<'_>) -> Handled {
+    let pattern = ctx.args.at(1);
+    let (db, reply, clock) = ctx.parts();
+    let is_wanted = |key: &[u8]| pattern == b"*" || matches(pattern, key);
+    let live = || {
+        let all = db.table().iter().filter(|entry| !entry.is_due(clock.now_ms));
+        all.map(|entry| entry.key()).filter(|key| is_wanted(key))
+    };
+    reply.array(live().count());
+    live().for_each(|key| reply.bulk(key));
+    Ok(())
+}
+
+fn scan(ctx: &mut Ctx<'_>) -> Handled {
+    let options = ScanOptions::read(ctx, 1)?;
+    let (db, reply, clock) = ctx.parts();
+    let mut found: Vec<&[u8]> = Vec::new();
+    let next = db.table().scan(options.cursor, options.count, |entry| {
+        let is_type = options
+            .type_name
+            .is_none_or(|name| name.eq_ignore_ascii_case(entry.value().type_name().as_bytes()));
+        if is_type && !entry.is_due(clock.now_ms) && options.wants(entry.key()) {
+            found.push(entry.key());
+        }
+    });
+    reply.array(2);
+    reply.text(&next.to_string());
+    reply.array(found.len());
+    found.iter().for_each(|key| reply.bulk(key));
+    Ok(())
+}
+
+fn randomkey(ctx: &mut Ctx<'_>) -> Handled {
+    let clock = ctx.server.clock;
+    // Keys that have expired are no answer; if there are only those, there is none.
+    for _ in 0..100 {
+        let mut state = ctx.server.random() | 1;
+        let draw = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state >> 16
+        };
+        let db = &ctx.server.dbs[ctx.client.db];
+        match db.table().random(draw) {
+            Some(entry) if entry.is_due(clock.now_ms) => {}
+            found => {
+                ctx.client.reply.bulk_or_null(found.map(|entry| entry.key()));
+                return Ok(());
+            }
+        }
+    }
+    ctx.reply().null();
+    Ok(())
+}
+
+fn dbsize(ctx: &mut Ctx<'_>) -> Handled {
+    let count = ctx.db().0.len();
+    ctx.reply().count(count);
+    Ok(())
+}
+
+/// Whether to flush in the background.
+fn flush_lazily(ctx: &Ctx<'_>) -> Result<bool, Fail> {
+    match ctx.args.len() {
+        1 => Ok(ctx.server.config.lazyfree_lazy_user_flush),
+        2 if ctx.arg_is(1, "async") => Ok(true),
+        2 if ctx.arg_is(1, "sync") => Ok(false),
+        _ => Err(Fail::SYNTAX),
+    }
+}
+
+fn flush(ctx: &mut Ctx<'_>, index: usize, lazily: bool) {
+    let all = ctx.server.dbs[index].take_all();
+    if lazily {
+        ctx.server.lazyfree.free_all(all);
+    }
+}
+
+fn flushdb(ctx: &mut Ctx<'_>) -> Handled {
+    let lazily = flush_lazily(ctx)?;
+    flush(ctx, ctx.client.db, lazily);
+    ctx.reply().ok();
+    Ok(())
+}
+
+fn flushall(ctx: &mut Ctx<'_>) -> Handled {
+    let lazily = flush_lazily(ctx)?;
+    for index in 0..ctx.server.dbs.len() {
+        flush(ctx, index, lazily);
+    }
+    ctx.reply().ok();
+    Ok(())
+}
+
+fn select(ctx: &mut Ctx<'_>) -> Handled {
+    let index = int(ctx.args.at(1)).map_err(|_| Fail::Fixed("ERR invalid DB index"))?;
+    let index = usize::try_from(index).ok().filter(|index| *index < ctx.server.dbs.len());
+    ctx.client.db = index.ok_or(Fail::Fixed("ERR DB index is out of range"))?;
+    ctx.reply().ok();
+    Ok(())
+}

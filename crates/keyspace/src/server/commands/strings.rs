@@ -1,0 +1,544 @@
+//! Strings: GET, SET and their kin.
+//!
+//! A string that is a number in its canonical form is kept as one and counted up in place; others
+//! lie with their key in one block. Only what is appended to, or long, has a buffer of its own with
+//! room to grow. See [`Entry`].
+
+use super::fail::{float, int, range};
+use super::flag::{DENYOOM, FAST, READONLY, WRITE};
+use super::{CommandSpec, Ctx, Fail, Handled};
+use crate::server::buffer::Buffer;
+use crate::server::db::{Clock, Db, Entry, UnixMs, Value, ValueRef};
+use crate::server::resp::{Args, Reply};
+use std::borrow::Cow;
+
+/// The family's table.
+pub(crate) const TABLE: &[CommandSpec] = &[
+    CommandSpec::new("get", 2, READONLY | FAST, get).keys(1, 1, 1).doc(
+        "string",
+        "1.0.0",
+        "Returns the string value of a key.",
+    ),
+    CommandSpec::new("set", -3, WRITE | DENYOOM, set).keys(1, 1, 1).doc(
+        "string",
+        "1.0.0",
+        "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
+    ),
+    CommandSpec::new("setnx", 3, WRITE | DENYOOM | FAST, setnx).keys(1, 1, 1).doc(
+        "string",
+        "1.0.0",
+        "Sets the string value of a key only when the key doesn't exist.",
+    ),
+    CommandSpec::new("setex", 4, WRITE | DENYOOM, setex).keys(1, 1, 1).doc(
+        "string",
+        "2.0.0",
+        "Sets the string value and expiration time of a key.",
+    ),
+    CommandSpec::new("psetex", 4, WRITE | DENYOOM, setex).keys(1, 1, 1).doc(
+        "string",
+        "2.6.0",
+        "Sets both string value and expiration time in milliseconds of a key.",
+    ),
+    CommandSpec::new("getset", 3, WRITE | DENYOOM | FAST, getset).keys(1, 1, 1).doc(
+        "string",
+        "1.0.0",
+        "Returns the previous string value of a key after setting it to a new value.",
+    ),
+    CommandSpec::new("getdel", 2, WRITE | FAST, getdel).keys(1, 1, 1).doc(
+        "string",
+        "6.2.0",
+        "Returns the string value of a key after deleting the key.",
+    ),
+    CommandSpec::new("getex", -2, WRITE | FAST, getex).keys(1, 1, 1).doc(
+        "string",
+        "6.2.0",
+        "Returns the string value of a key after setting its expiration time.",
+    ),
+    CommandSpec::new("mget", -2, READONLY | FAST, mget).keys(1, -1, 1).doc(
+        "string",
+        "1.0.0",
+        "Returns the string values of one or more keys.",
+    ),
+    CommandSpec::new("mset", -3, WRITE | DENYOOM, mset).keys(1, -1, 2).doc(
+        "string",
+        "1.0.1",
+        "Sets the string values of one or more keys.",
+    ),
+    CommandSpec::new("msetnx", -3, WRITE | DENYOOM, msetnx).keys(1, -1, 2).doc(
+        "string",
+        "1.0.1",
+        "Sets the string values of one or more keys only when all keys don't exist.",
+    ),
+    CommandSpec::new("append", 3, WRITE | DENYOOM | FAST, append).keys(1, 1, 1).doc(
+        "string",
+        "2.0.0",
+        "Appends a string to the value of a key. Creates the key if it doesn't exist.",
+    ),
+    CommandSpec::new("strlen", 2, READONLY | FAST, strlen).keys(1, 1, 1).doc(
+        "string",
+        "2.2.0",
+        "Returns the length of a string value.",
+    ),
+    CommandSpec::new("setrange", 4, WRITE | DENYOOM, setrange).keys(1, 1, 1).doc(
+        "string",
+        "2.2.0",
+        "Overwrites a part of a string value with another by an offset.",
+    ),
+    CommandSpec::new("getrange", 4, READONLY, getrange).keys(1, 1, 1).doc(
+        "string",
+        "2.4.0",
+        "Returns a substring of the string stored at a key.",
+    ),
+    CommandSpec::new("incr", 2, WRITE | DENYOOM | FAST, incr).keys(1, 1, 1).doc(
+        "string",
+        "1.0.0",
+        "Increments the integer value of a key by one.",
+    ),
+    CommandSpec::new("decr", 2, WRITE | DENYOOM | FAST, decr).keys(1, 1, 1).doc(
+        "string",
+        "1.0.0",
+        "Decrements the integer value of a key by one.",
+    ),
+    CommandSpec::new("incrby", 3, WRITE | DENYOOM | FAST, incrby).keys(1, 1, 1).doc(
+        "string",
+        "1.0.0",
+        "Increments the integer value of a key by a number.",
+    ),
+    CommandSpec::new("decrby", 3, WRITE | DENYOOM | FAST, decrby).keys(1, 1, 1).doc(
+        "string",
+        "1.0.0",
+        "Decrements a number from the integer value of a key.",
+    ),
+    CommandSpec::new("incrbyfloat", 3, WRITE | DENYOOM | FAST, incrbyfloat).keys(1, 1, 1).doc(
+        "string",
+        "2.6.0",
+        "Increment the floating point value of a key by a number.",
+    ),
+];
+
+/// What an expiry option says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ttl {
+    /// Nothing.
+    Unsaid,
+    /// The one it has stays.
+    Keep,
+    /// None from now on.
+    Persist,
+    /// At this time.
+    At(UnixMs),
+}
+
+/// The string of a key.
+fn string_of<'d>(db: &'d mut Db, key: &[u8], clock: Clock) -> Result<Option<Cow<'d, [u8]>>, Fail> {
+    match db.lookup(key, clock) {
+        None => Ok(None),
+        Some(entry) => entry.value().to_bytes().map(Some).ok_or(Fail::WRONG_TYPE),
+    }
+}
+
+/// Replies with the string of an entry.
+#[inline]
+fn reply_string(reply: &mut Reply, entry: Option<&mut Entry>) -> Result<bool, Fail> {
+    match entry.map(|entry| entry.value()) {
+        None => reply.null(),
+        Some(ValueRef::String(bytes)) => {
+            reply.bulk(bytes);
+            return Ok(true);
+        }
+        Some(ValueRef::Int(number)) => {
+            reply.bulk_int(number);
+            return Ok(true);
+        }
+        Some(_) => return Err(Fail::WRONG_TYPE),
+    }
+    Ok(false)
+}
+
+/// Stores a string in place of whatever is there.
+#[inline]
+fn store(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], at: Option<UnixMs>) {
+    let clock = ctx.server.clock;
+    let old = ctx.server.dbs[ctx.client.db].insert(Entry::string(key, value, at), clock);
+    if let Some(old @ Entry::Rich(_)) = old {
+        ctx.server.lazyfree.free(old);
+    }
+}
+
+/// The time that an expiry argument means: `EX 10`, `PXAT 1700000000000`.
+fn time_of(ctx: &Ctx<'_>, name: &str, arg: &[u8]) -> Result<UnixMs, Fail> {
+    let number = int(arg)?;
+    let wrong = || Fail::expire_time(ctx.args.at(0));
+    if number <= 0 {
+        return Err(wrong());
+    }
+    let in_ms = if name.starts_with('p') { Some(number) } else { number.checked_mul(1000) };
+    let is_absolute = name.ends_with("at");
+    let base = if is_absolute { 0 } else { ctx.server.clock.now_ms };
+    in_ms.and_then(|ms| ms.checked_add(base)).ok_or_else(wrong)
+}
+
+/// An expiry option at `index`, and how many arguments it takes.
+fn ttl_option(ctx: &Ctx<'_>, index: usize) -> Result<Option<(Ttl, usize)>, Fail> {
+    for name in ["ex", "px", "exat", "pxat"] {
+        if ctx.arg_is(index, name) {
+            let arg = ctx.args.get(index + 1).ok_or(Fail::SYNTAX)?;
+            return Ok(Some((Ttl::At(time_of(ctx, name, arg)?), 2)));
+        }
+    }
+    Ok(None)
+}
+
+fn get(ctx: &mut Ctx<'_>) -> Handled {
+    let key = ctx.args.at(1);
+    let (db, reply, clock) = ctx.parts();
+    let found = reply_string(reply, db.lookup(key, clock))?;
+    ctx.count_lookup(found);
+    Ok(())
+}
+
+/// The options of SET.
+struct SetOptions {
+    ttl: Ttl,
+    only_new: bool,
+    only_old: bool,
+    get: bool,
+}
+
+fn set_options(ctx: &Ctx<'_>) -> Result<SetOptions, Fail> {
+    let mut options = SetOptions { ttl: Ttl::Unsaid, only_new: false, only_old: false, get: false };
+    let mut at = 3;
+    while at < ctx.args.len() {
+        if ctx.arg_is(at, "nx") && !options.only_old {
+            options.only_new = true;
+        } else if ctx.arg_is(at, "xx") && !options.only_new {
+            options.only_old = true;
+        } else if ctx.arg_is(at, "get") {
+            options.get = true;
+        } else if ctx.arg_is(at, "keepttl") && options.ttl == Ttl::Unsaid {
+            options.ttl = Ttl::Keep;
+        } else if options.ttl == Ttl::Unsaid
+            && let Some((ttl, count)) = ttl_option(ctx, at)?
+        {
+            options.ttl = ttl;
+            at += count;
+            continue;
+        } else {
+            return Err(Fail::SYNTAX);
+        }
+        at += 1;
+    }
+    Ok(options)
+}
+
+fn set(ctx: &mut Ctx<'_>) -> Handled {
+    let (key, value) = (ctx.args.at(1), ctx.args.at(2));
+    if ctx.args.len() == 3 {
+        store(ctx, key, value, None);
+        ctx.reply().ok();
+        return Ok(());
+    }
+    let options = set_options(ctx)?;
+    let (db, reply, clock) = ctx.parts();
+    let entry = db.peek(key, clock);
+    let (is_there, kept) = match &entry {
+        Some(entry) => (true, entry.expires_at()),
+        None => (false, None),
+    };
+    if options.get {
+        reply_string(reply, entry)?;
+    }
+    if (options.only_new && is_there) || (options.only_old && !is_there) {
+        if !options.get {
+            reply.null();
+        }
+        return Ok(());
+    }
+    match options.ttl {
+        Ttl::At(at) if at <= clock.now_ms => drop(db.remove(key)),
+        Ttl::At(at) => store(ctx, key, value, Some(at)),
+        Ttl::Keep => store(ctx, key, value, kept),
+        Ttl::Unsaid | Ttl::Persist => store(ctx, key, value, None),
+    }
+    if !options.get {
+        ctx.reply().ok();
+    }
+    Ok(())
+}
+
+fn setnx(ctx: &mut Ctx<'_>) -> Handled {
+    let (key, value) = (ctx.args.at(1), ctx.args.at(2));
+    let (db, clock) = ctx.db();
+    let is_new = db.peek(key, clock).is_none();
+    if is_new {
+        store(ctx, key, value, None);
+    }
+    ctx.reply().int(i64::from(is_new));
+    Ok(())
+}
+
+fn setex(ctx: &mut Ctx<'_>) -> Handled {
+    let name = if ctx.arg_is(0, "psetex") { "px" } else { "ex" };
+    let at = time_of(ctx, name, ctx.args.at(2))?;
+    let (key, value) = (ctx.args.at(1), ctx.args.at(3));
+    store(ctx, key, value, Some(at));
+    ctx.reply().ok();
+    Ok(())
+}
+
+fn getset(ctx: &mut Ctx<'_>) -> Handled {
+    let (key, value) = (ctx.args.at(1), ctx.args.at(2));
+    let (db, reply, clock) = ctx.parts();
+    let found = reply_string(reply, db.lookup(key, clock))?;
+    ctx.count_lookup(found);
+    store(ctx, key, value, None);
+    Ok(())
+}
+
+fn getdel(ctx: &mut Ctx<'_>) -> Handled {
+    let key = ctx.args.at(1);
+    let (db, reply, clock) = ctx.parts();
+    let found = reply_string(reply, db.lookup(key, clock))?;
+    if found {
+        db.remove(key);
+    }
+    ctx.count_lookup(found);
+    Ok(())
+}
+
+fn getex(ctx: &mut Ctx<'_>) -> Handled {
+    let key = ctx.args.at(1);
+    let mut ttl = Ttl::Unsaid;
+    let mut index = 2;
+    while index < ctx.args.len() {
+        if ttl != Ttl::Unsaid {
+            return Err(Fail::SYNTAX);
+        }
+        if ctx.arg_is(index, "persist") {
+            ttl = Ttl::Persist;
+            index += 1;
+        } else if let Some((said, count)) = ttl_option(ctx, index)? {
+            ttl = said;
+            index += count;
+        } else {
+            return Err(Fail::SYNTAX);
+        }
+    }
+    let (db, reply, clock) = ctx.parts();
+    let found = reply_string(reply, db.lookup(key, clock))?;
+    match ttl {
+        Ttl::At(at) if at <= clock.now_ms => drop(db.remove(key)),
+        Ttl::At(at) => _ = db.set_expiry(key, Some(at), clock),
+        Ttl::Persist => _ = db.set_expiry(key, None, clock),
+        Ttl::Unsaid | Ttl::Keep => {}
+    }
+    ctx.count_lookup(found);
+    Ok(())
+}
+
+fn mget(ctx: &mut Ctx<'_>) -> Handled {
+    let keys = ctx.args.from(1);
+    ctx.reply().array(keys.len());
+    for key in keys {
+        let (db, reply, clock) = ctx.parts();
+        // What is no string counts as missing here.
+        let found = match reply_string(reply, db.lookup(key, clock)) {
+            Ok(found) => found,
+            Err(_) => {
+                reply.null();
+                false
+            }
+        };
+        ctx.count_lookup(found);
+    }
+    Ok(())
+}
+
+/// The pairs of MSET and MSETNX.
+fn pairs<'a>(args: Args<'a>) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])>, Fail> {
+    if args.len().is_multiple_of(2) {
+        return Err(Fail::arity(&String::from_utf8_lossy(args.at(0)).to_lowercase()));
+    }
+    Ok((1..args.len()).step_by(2).map(move |at| (args.at(at), args.at(at + 1))))
+}
+
+fn mset(ctx: &mut Ctx<'_>) -> Handled {
+    for (key, value) in pairs(ctx.args)? {
+        store(ctx, key, value, None);
+    }
+    ctx.reply().ok();
+    Ok(())
+}
+
+fn msetnx(ctx: &mut Ctx<'_>) -> Handled {
+    let mut all_new = true;
+    let args = ctx.args;
+    for (key, _) in pairs(args)? {
+        let (db, clock) = ctx.db();
+        all_new &= db.peek(key, clock).is_none();
+    }
+    if all_new {
+        for (key, value) in pairs(args)? {
+            store(ctx, key, value, None);
+        }
+    }
+    ctx.reply().int(i64::from(all_new));
+    Ok(())
+}
+
+/// The string of a key as a buffer with room to grow, made of what it was before; `None` if there
+/// is no such key.
+fn growing<'d>(
+    db: &'d mut Db,
+    key: &[u8],
+    clock: Clock,
+) -> Result<Option<&'d mut Buffer<crate::server::accounts::Dataset>>, Fail> {
+    let Some(entry) = db.lookup(key, clock) else { return Ok(None) };
+    if entry.rich_mut().is_none() {
+        let bytes = entry.value().to_bytes().ok_or(Fail::WRONG_TYPE)?;
+        let value = Value::String(Buffer::copy_of(&bytes));
+        let at = entry.expires_at();
+        db.insert(Entry::rich(key, value, at), clock);
+    }
+    match db.lookup(key, clock).and_then(Entry::rich_mut) {
+        Some(Value::String(bytes)) => Ok(Some(bytes)),
+        _ => Err(Fail::WRONG_TYPE),
+    }
+}
+
+/// Refuses strings that no client could have sent.
+fn check_length(ctx: &Ctx<'_>, bytes: u64) -> Result<(), Fail> {
+    if bytes > ctx.server.config.proto_max_bulk_len { Err(Fail::TOO_LONG) } else { Ok(()) }
+}
+
+fn append(ctx: &mut Ctx<'_>) -> Handled {
+    let (key, more) = (ctx.args.at(1), ctx.args.at(2));
+    let (db, clock) = ctx.db();
+    let before = string_of(db, key, clock)?.map(|bytes| bytes.len());
+    let Some(before) = before else {
+        store(ctx, key, more, None);
+        ctx.reply().count(more.len());
+        return Ok(());
+    };
+    check_length(ctx, (before + more.len()) as u64)?;
+    let (db, reply, clock) = ctx.parts();
+    if let Some(bytes) = growing(db, key, clock)? {
+        bytes.extend(more);
+    }
+    reply.count(before + more.len());
+    Ok(())
+}
+
+fn strlen(ctx: &mut Ctx<'_>) -> Handled {
+    let key = ctx.args.at(1);
+    let (db, reply, clock) = ctx.parts();
+    let length = string_of(db, key, clock)?.map(|bytes| bytes.len());
+    reply.count(length.unwrap_or(0));
+    ctx.count_lookup(length.is_some());
+    Ok(())
+}
+
+fn setrange(ctx: &mut Ctx<'_>) -> Handled {
+    let (key, value) = (ctx.args.at(1), ctx.args.at(3));
+    let offset = int(ctx.args.at(2))?;
+    let offset = u64::try_from(offset).map_err(|_| Fail::Fixed("ERR offset is out of range"))?;
+    let (db, clock) = ctx.db();
+    let before = string_of(db, key, clock)?.map(|bytes| bytes.len());
+    if value.is_empty() {
+        ctx.reply().count(before.unwrap_or(0));
+        return Ok(());
+    }
+    check_length(ctx, offset.saturating_add(value.len() as u64))?;
+    let (start, end) = (offset as usize, offset as usize + value.len());
+    let (db, reply, clock) = ctx.parts();
+    if before.is_none() {
+        db.insert(Entry::rich(key, Value::String(Buffer::new()), None), clock);
+    }
+    // In place if it fits; what lies between is zeros.
+    if let Some(bytes) =
+        db.lookup(key, clock).and_then(Entry::string_mut).and_then(|it| it.get_mut(start..end))
+    {
+        bytes.copy_from_slice(value);
+        reply.count(before.unwrap_or(0));
+        return Ok(());
+    }
+    if let Some(bytes) = growing(db, key, clock)? {
+        if bytes.len() < end {
+            bytes.resize(end);
+        }
+        bytes.bytes_mut()[start..end].copy_from_slice(value);
+        reply.count(bytes.len());
+    }
+    Ok(())
+}
+
+fn getrange(ctx: &mut Ctx<'_>) -> Handled {
+    let key = ctx.args.at(1);
+    let (start, stop) = (int(ctx.args.at(2))?, int(ctx.args.at(3))?);
+    let (db, reply, clock) = ctx.parts();
+    let bytes = string_of(db, key, clock)?.unwrap_or_default();
+    let (first, count) = range(start, stop, bytes.len());
+    reply.bulk(&bytes[first..first + count]);
+    Ok(())
+}
+
+/// Adds to the number of a key.
+fn add(ctx: &mut Ctx<'_>, by: i64) -> Handled {
+    let key = ctx.args.at(1);
+    let (db, reply, clock) = ctx.parts();
+    let (before, at) = match db.lookup(key, clock) {
+        None => (0, None),
+        Some(entry) => match entry.value() {
+            ValueRef::Int(number) => {
+                let sum = number.checked_add(by).ok_or(Fail::OVERFLOW)?;
+                entry.overwrite_int(sum);
+                reply.int(sum);
+                return Ok(());
+            }
+            ValueRef::String(bytes) => (int(bytes)?, entry.expires_at()),
+            _ => return Err(Fail::WRONG_TYPE),
+        },
+    };
+    let sum = before.checked_add(by).ok_or(Fail::OVERFLOW)?;
+    db.insert(Entry::int(key, sum, at), clock);
+    reply.int(sum);
+    Ok(())
+}
+
+fn incr(ctx: &mut Ctx<'_>) -> Handled {
+    add(ctx, 1)
+}
+
+fn decr(ctx: &mut Ctx<'_>) -> Handled {
+    add(ctx, -1)
+}
+
+fn incrby(ctx: &mut Ctx<'_>) -> Handled {
+    let by = int(ctx.args.at(2))?;
+    add(ctx, by)
+}
+
+fn decrby(ctx: &mut Ctx<'_>) -> Handled {
+    let by = int(ctx.args.at(2))?;
+    let by = by.checked_neg().ok_or(Fail::Fixed("ERR decrement would overflow"))?;
+    add(ctx, by)
+}
+
+fn incrbyfloat(ctx: &mut Ctx<'_>) -> Handled {
+    let key = ctx.args.at(1);
+    let by = float(ctx.args.at(2))?;
+    let (db, reply, clock) = ctx.parts();
+    let before = match string_of(db, key, clock)? {
+        None => 0.0,
+        Some(bytes) => float(&bytes)?,
+    };
+    let sum = before + by;
+    if !sum.is_finite() {
+        return Err(Fail::Fixed("ERR increment would produce NaN or Infinity"));
+    }
+    let at = db.peek(key, clock).and_then(|entry| entry.expires_at());
+    let text = sum.to_string();
+    reply.text(&text);
+    store(ctx, key, text.as_bytes(), at);
+    Ok(())
+}
