@@ -12,6 +12,7 @@
 //! | [`trace`] | reads the public trace format | clock, workload |
 //! | [`gauge`], [`machine`] | what the allocator and the machine say | `tallow`, the system allocator |
 //! | [`churn`] | the three phases | all of the above |
+//! | [`server`] | the keyspace for Redis clients | `tallow`, its accounts and defragmentation |
 //! | [`report`] | the run as text, JSON and a page with charts | what churn returns |
 
 #![warn(missing_docs)]
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod gauge;
 pub mod machine;
 pub mod report;
+pub mod server;
 pub mod store;
 pub mod trace;
 pub mod workload;

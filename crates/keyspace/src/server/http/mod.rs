@@ -1,0 +1,1 @@
+//! The page to look at, and the figures for Prometheus, over HTTP (`http`).

@@ -1,0 +1,7 @@
+//! The server as its clients see it: started on a free port, driven over sockets.
+//!
+//! One file per area; [`support`] starts servers and talks to them.
+
+mod commands;
+mod protocol;
+mod support;
