@@ -60,10 +60,7 @@ fn passwords_and_versions() {
     let server = Server::start(&["--requirepass", "secret"]);
     let mut raw = server.raw();
     raw.ask("GET k", "-NOAUTH Authentication required.\r\n");
-    raw.ask(
-        "AUTH wrong",
-        "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
-    );
+    raw.ask("AUTH wrong", "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
     raw.ask("AUTH secret", "+OK\r\n");
     raw.ask("GET k", "$-1\r\n");
     raw.send(b"HELLO 3\r\n");

@@ -193,6 +193,8 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
                 let hash = hasher.hash_one(it.key());
                 new.insert_unique(hash, it, |other| hasher.hash_one(other.key()));
             }
+            // It may have grown for what is now elsewhere.
+            self.shards[old].shrink_to_fit(|it| hasher.hash_one(it.key()));
         }
         self.shards.push(new);
     }

@@ -285,7 +285,8 @@ impl Index<usize> for Args<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use redis_protocol::resp2::{decode::decode, types::OwnedFrame};
+    use redis_protocol::resp2::decode::decode;
+    use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
 
     const BOUNDS: Bounds = Bounds { max_bulk_bytes: 512 << 20, is_authenticated: true };
 
