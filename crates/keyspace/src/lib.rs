@@ -21,6 +21,7 @@ pub mod bytes;
 pub mod churn;
 pub mod clock;
 pub mod gauge;
+pub mod load;
 pub mod machine;
 pub mod report;
 pub mod server;

@@ -53,7 +53,7 @@ fn get(ctx: &mut Ctx<'_>) -> Handled {
 /// All or none: what is wrong with one leaves the others as they were.
 fn set(ctx: &mut Ctx<'_>) -> Handled {
     let args = ctx.args;
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(Fail::arity("config|set"));
     }
     let mut config = ctx.server.config.clone();

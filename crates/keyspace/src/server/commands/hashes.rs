@@ -36,7 +36,7 @@ pub(crate) const TABLE: &[CommandSpec] = &[
 
 fn hset(ctx: &mut Ctx<'_>) -> Handled {
     let args = ctx.args;
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(Fail::arity("hset"));
     }
     let limits = ctx.flat_limits();

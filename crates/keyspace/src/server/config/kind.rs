@@ -145,7 +145,7 @@ fn parse_output_limits(
 ) -> Result<[OutputLimit; 3], String> {
     const WRONG: &str = "Wrong number of arguments in buffer limit configuration.";
     let words: Vec<&str> = text.split_whitespace().collect();
-    if words.is_empty() || words.len() % 4 != 0 {
+    if words.is_empty() || !words.len().is_multiple_of(4) {
         return Err(WRONG.to_owned());
     }
     for part in words.chunks(4) {
