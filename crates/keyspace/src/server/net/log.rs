@@ -1,5 +1,6 @@
 //! The server's log: `tracing` on standard error, at the level that `loglevel` says.
 
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU8, Ordering};
 use tracing::Level;
 use tracing_subscriber::filter::FilterFn;
@@ -20,7 +21,10 @@ pub(crate) fn start() {
         };
         rank <= SHOWN.load(Ordering::Relaxed)
     });
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false);
     // It fails if another subscriber is there: then that one it is.
     let _ = tracing_subscriber::registry().with(lines.with_filter(shown)).try_init();
 }
