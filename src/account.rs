@@ -424,7 +424,7 @@ pub fn accounts() -> impl Iterator<Item = AccountStats> {
 const DEFAULT: &Builder = &Builder::DEFAULT;
 
 /// A block of `layout`, entered in `account`.
-#[inline]
+#[inline(always)]
 fn allocate(
     account: &'static Account,
     layout: Layout,
@@ -453,7 +453,7 @@ fn allocate(
 ///
 /// # Safety
 /// It was allocated in `account` with `layout`, and is used no more.
-#[inline]
+#[inline(always)]
 unsafe fn deallocate(account: &'static Account, block: NonNull<u8>, layout: Layout) {
     if layout.size() > 0 {
         // SAFETY: the caller's promise.

@@ -21,7 +21,7 @@ pub const CLASS_COUNT: usize = 41;
 
 /// A size class, by its place in the table; always below [`CLASS_COUNT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Class(u8);
+pub(crate) struct Class(u32);
 
 /// What a class looks like.
 #[derive(Clone, Copy, Debug)]
@@ -153,33 +153,42 @@ const_assert!(CLASS_COUNT < u8::MAX as usize);
 pub(crate) fn of_layout(size: usize, align: usize) -> Option<Class> {
     // Cannot overflow: a layout's size, rounded up to its alignment, fits `isize`.
     let size = (size + (align - 1)) & !(align - 1);
-    if size > SMALL_MAX_BYTES || align > PAGE_BYTES {
-        return None;
+    // The common case first: one comparison where the alignment is a constant.
+    if size <= TABLE_MAX && align <= PAGE_BYTES {
+        return Some(by_table(size));
     }
-    Some(of_size(size))
+    (size <= SMALL_MAX_BYTES && align <= PAGE_BYTES).then(|| by_steps(size))
 }
 
 /// The smallest class whose regions hold `size <= SMALL_MAX_BYTES` bytes.
 #[inline(always)]
 pub(crate) fn of_size(size: usize) -> Class {
-    if size <= TABLE_MAX {
-        return Class(BY_EIGHTH[(size + 7) >> 3]);
-    }
+    if size <= TABLE_MAX { by_table(size) } else { by_steps(size) }
+}
+
+#[inline(always)]
+fn by_table(size: usize) -> Class {
+    Class(BY_EIGHTH[(size + 7) >> 3].into())
+}
+
+/// For sizes from 129 on: four steps to each doubling.
+#[inline(always)]
+fn by_steps(size: usize) -> Class {
     let last = size - 1;
-    let lg = last.ilog2() as usize;
-    Class((9 + (lg - 7) * 4 + ((last >> (lg - 2)) & 3)) as u8)
+    let lg = last.ilog2();
+    Class(9 + (lg - 7) * 4 + ((last >> (lg - 2)) & 3) as u32)
 }
 
 impl Class {
     /// The class at place `index`, if there is one.
     #[inline(always)]
     pub(crate) fn new(index: usize) -> Option<Self> {
-        (index < CLASS_COUNT).then_some(Self(index as u8))
+        (index < CLASS_COUNT).then_some(Self(index as u32))
     }
 
     /// All classes, ascending.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..CLASS_COUNT as u8).map(Self)
+        (0..CLASS_COUNT as u32).map(Self)
     }
 
     #[inline(always)]

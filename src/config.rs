@@ -49,15 +49,15 @@ pub const MAGAZINE_BYTES: usize = 64 << 10;
 /// Items that one magazine may hold at most.
 pub const MAGAZINE_MAX: usize = 1024;
 /// Items that every class may hold, however large its regions.
-pub const MAGAZINE_MIN: usize = 2;
+pub const MAGAZINE_MIN: usize = 1;
 /// Items that a magazine starts with at most; their number doubles with use.
 pub const MAGAZINE_START: usize = 8;
 /// Bytes that each magazine of a thread may hold at first,
-pub const MAGAZINE_START_BYTES: usize = 2048;
+pub const MAGAZINE_START_BYTES: usize = 1024;
 /// and how many more for each time that the thread has taken a slow path: one that
 /// hardly allocates keeps little, one that does has earned it all within a
 /// millisecond.
-pub const MAGAZINE_EARNED_BYTES: usize = 64;
+pub const MAGAZINE_EARNED_BYTES: usize = 16;
 
 /// Slow-path entries of a thread between two looks at the clock.
 pub const TICK_EVERY: u32 = 256;

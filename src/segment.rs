@@ -202,6 +202,19 @@ impl Segment {
         Entry::class(word.load(Ordering::Acquire))
     }
 
+    /// The header of the slab of `class` that the page with this address belongs to.
+    #[inline(always)]
+    pub(crate) fn slab_of(class: Class, address: usize) -> Option<NonNull<u8>> {
+        let segment: *const Self = Self::find(address)?;
+        let page = (address & (SEGMENT_BYTES - 1)) >> LG_PAGE;
+        // SAFETY: as in `class_of`.
+        let word = unsafe { &*segment.cast::<AtomicUsize>().add(page) }.load(Ordering::Acquire);
+        if word >> Entry::LG_CLASS != class.index() + 1 {
+            return None;
+        }
+        NonNull::new(ptr::with_exposed_provenance_mut(word & ((1 << Entry::LG_CLASS) - 1)))
+    }
+
     #[inline]
     pub(crate) fn entry(&self, page: usize) -> Entry {
         // Acquire pairs with the Release in `set_entry`: the slab's header is

@@ -31,6 +31,20 @@ mod imp {
         core::hint::spin_loop();
     }
 
+    /// Has the cache line at an address fetched, for reading and writing. Any address
+    /// will do; nothing happens where the processor has no such instruction.
+    #[inline(always)]
+    pub(crate) fn prefetch<T>(at: *const T) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a hint, which never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+
     /// One half of an asymmetric fence: keeps the compiler from moving accesses
     /// across it and costs no instruction. The other half is
     /// `os::barrier_everywhere`, which makes the processor keep the same order.
@@ -59,6 +73,8 @@ mod imp {
     pub(crate) fn spin() {
         loom::thread::yield_now();
     }
+
+    pub(crate) fn prefetch<T>(_: *const T) {}
 }
 
 /// The atomics that a program's own data may hold.

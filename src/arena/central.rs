@@ -13,8 +13,8 @@ use crate::os;
 use crate::pages::PageHeap;
 use crate::segment::{Entry, Segment};
 use crate::settings::SETTINGS;
-use crate::slab::{After, Slab, Tag};
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::slab::{After, Company, Slab, Tag};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, prefetch};
 use core::ptr::NonNull;
 
 /// Waits seen before another arena is opened.
@@ -51,13 +51,6 @@ pub(crate) struct Holes {
 
 /// The one and only. All zero until it is used, so it costs nothing in the file.
 pub(crate) static CENTRAL: Central = Central::new();
-
-/// The slab of a region, and what its header said.
-#[derive(Clone, Copy)]
-pub(crate) struct Owner {
-    pub(crate) slab: NonNull<Slab>,
-    tag: Tag,
-}
 
 impl Central {
     const fn new() -> Self {
@@ -152,45 +145,56 @@ impl Central {
 
     /// The slab of the region at `address`, which must start there.
     pub(crate) fn place(&self, class: Class, address: usize) -> Result<NonNull<Slab>, Corruption> {
-        let owner = owner(class, address)?;
+        let slab = slab_of(class, address)?;
         // SAFETY: headers are never unmapped (meta, M1).
-        unsafe { owner.slab.as_ref() }.region_at(class, address)?;
-        Ok(owner.slab)
+        unsafe { slab.as_ref() }.region_at(class, address)?;
+        Ok(slab)
     }
 
     /// Returns regions of a class to their slabs. Neighbours that lie in the
     /// same word share an atomic operation, those in the same slab share one on
     /// its header. Aborts when one of them cannot be right.
     pub(crate) fn give_back(&self, class: Class, regions: &[*mut u8]) {
-        if let Err(what) = self.try_give_back(class, regions) {
+        let done = if os::alone() {
+            self.try_give_back(class, regions, Company::Alone)
+        } else {
+            self.try_give_back(class, regions, Company::Others)
+        };
+        if let Err(what) = done {
             os::abort(what);
         }
     }
 
-    fn try_give_back(&self, class: Class, mut regions: &[*mut u8]) -> Result<(), Corruption> {
-        /// Owners looked up ahead of the atomic operations, whose fences would keep
-        /// the cache misses from overlapping,
+    #[inline(always)]
+    fn try_give_back(
+        &self,
+        class: Class,
+        mut regions: &[*mut u8],
+        company: Company,
+    ) -> Result<(), Corruption> {
+        /// Slabs looked up, and their headers fetched, ahead of the atomic operations,
+        /// whose fences would keep the cache misses from overlapping,
         const AHEAD: usize = 32;
         /// when so few regions in a row were in the same slab.
         const SHORT: usize = 4;
-        let mut window = [None; AHEAD];
+        let mut window = [NonNull::dangling(); AHEAD];
         // Of the window: where it goes on, and where it ends.
         let (mut run, mut at, mut end) = (0, 0, 0);
         while let Some(region) = regions.first() {
             if at >= end && run <= SHORT {
                 (at, end) = (0, regions.len().min(AHEAD));
                 for (region, place) in regions.iter().zip(&mut window) {
-                    *place = Some(owner(class, region.addr())?);
+                    *place = slab_of(class, region.addr())?;
+                    prefetch(place.as_ptr());
                 }
             }
-            let Owner { slab, tag } = match window.get(at) {
-                Some(&Some(owner)) if at < end => owner,
-                _ => owner(class, region.addr())?,
-            };
-            // SAFETY: the slab has live regions: this one.
+            let slab = if at < end { window[at] } else { slab_of(class, region.addr())? };
+            // SAFETY: headers are never unmapped (meta, M1).
             let it = unsafe { slab.as_ref() };
-            run = it.put_all(class, regions)?;
-            if it.lower(run as u32)? == After::Settle
+            // Before the slab can be gone.
+            let tag = it.header().tag();
+            run = it.put_all(class, regions, company)?;
+            if it.lower(run as u32, company)? == After::Settle
                 && let Some(bin) = self.bin(tag)
             {
                 bin.settle(slab, tag, self);
@@ -282,39 +286,30 @@ impl Central {
     }
 }
 
-/// The slab that a region which is being freed as one of `class` lies in.
-#[inline]
-fn owner(class: Class, address: usize) -> Result<Owner, Corruption> {
-    let region_bytes = class.info().region_bytes as usize;
-    match Segment::entry_of(address) {
-        Entry::Slab { header, .. } => {
-            let slab = header.cast::<Slab>();
-            // SAFETY: headers are never unmapped (meta, M1).
-            let tag = unsafe { slab.as_ref() }.header().tag();
-            if tag.class() == Some(class) {
-                Ok(Owner { slab, tag })
-            } else {
-                Err(wrong_class(address, region_bytes, tag))
-            }
-        }
-        Entry::Large { pages } => Err(Corruption::Layout {
-            address,
-            freed_bytes: region_bytes,
-            owned_bytes: pages << LG_PAGE,
-        }),
-        Entry::None => Err(Corruption::Foreign { address, size: region_bytes }),
+/// The slab that a region which is being freed as one of `class` lies in. Looks at
+/// the page map only.
+#[inline(always)]
+fn slab_of(class: Class, address: usize) -> Result<NonNull<Slab>, Corruption> {
+    match Segment::slab_of(class, address) {
+        Some(header) => Ok(header.cast()),
+        None => Err(not_of_class(class, address)),
     }
 }
 
+/// What is wrong with freeing a block at `address` as one of `class`.
 #[cold]
-fn wrong_class(address: usize, freed_bytes: usize, tag: Tag) -> Corruption {
-    match tag.class() {
-        Some(owned) => Corruption::Layout {
+fn not_of_class(class: Class, address: usize) -> Corruption {
+    let freed_bytes = class.info().region_bytes as usize;
+    match Segment::entry_of(address) {
+        Entry::Slab { class: owned, .. } => Corruption::Layout {
             address,
             freed_bytes,
             owned_bytes: owned.info().region_bytes as usize,
         },
-        None => Corruption::Header { address, word: 0 },
+        Entry::Large { pages } => {
+            Corruption::Layout { address, freed_bytes, owned_bytes: pages << LG_PAGE }
+        }
+        Entry::None => Corruption::Foreign { address, size: freed_bytes },
     }
 }
 

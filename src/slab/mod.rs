@@ -197,20 +197,38 @@ unsafe impl<P> Send for Slab<P> {}
 /// The quarter of occupancy that a partial slab is listed in, 0 to 3.
 #[inline]
 pub(crate) fn quarter(live: u32, capacity: u32) -> usize {
-    // Not a division: this is asked for every region that goes back alone.
-    let live = live * 4;
-    [capacity, capacity * 2, capacity * 3].iter().filter(|&&line| live >= line).count()
+    [1, 2, 3].iter().filter(|&&k| live * 4 >= capacity * k).count()
 }
 
-/// Whether the process has one thread, so that two steps do for one. Not in the
-/// models, which are about several.
+/// Whether a slab with `live` regions leaves its quarter when `n <= live` go.
+#[inline]
+fn leaves_quarter(live: u32, n: u32, capacity: u32) -> bool {
+    // One comparison a line instead of two: this is asked for every region that goes
+    // back alone. `live - n < line <= live`, with all of it times four.
+    [1, 2, 3].iter().any(|&k| (live * 4).wrapping_sub(capacity * k) < n * 4)
+}
+
+/// Who else there may be while regions return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    /// No other thread, all through the call: two steps do for one.
+    Alone,
+    Others,
+}
+
+/// Puts bits back; returns those that were there already.
 #[inline(always)]
-fn alone() -> bool {
-    #[cfg(not(loom))]
-    let alone = crate::os::alone();
-    #[cfg(loom)]
-    let alone = false;
-    alone
+fn put_bits<P: Protocol>(word: &AtomicU64, bits: u64, company: Company) -> u64 {
+    let seen = match company {
+        // Relaxed: nobody else is there. And so for the count.
+        Company::Alone => {
+            let seen = word.load(Ordering::Relaxed);
+            word.store(seen | bits, Ordering::Relaxed);
+            seen
+        }
+        Company::Others => word.fetch_or(bits, P::RETURN_BITS),
+    };
+    seen & bits
 }
 
 impl Slab {
@@ -432,75 +450,83 @@ impl<P: Protocol> Slab<P> {
     /// Puts the regions `bits` of word `w` back, first half of a return: the
     /// count must be lowered by the number returned here. An error when one of
     /// them was back already.
-    #[inline]
-    pub(crate) fn put(&self, w: usize, bits: u64) -> Result<u32, Corruption> {
-        let word = &self.words()[w];
-        let twice = bits
-            & if alone() {
-                // Relaxed: nobody else is there. And so for the count.
-                let seen = word.load(Ordering::Relaxed);
-                word.store(seen | bits, Ordering::Relaxed);
-                seen
-            } else {
-                word.fetch_or(bits, P::RETURN_BITS)
-            };
-        if twice != 0 {
-            return Err(self.double_free(w, twice));
+    #[inline(always)]
+    pub(crate) fn put(&self, w: usize, bits: u64, company: Company) -> Result<u32, Corruption> {
+        match put_bits::<P>(&self.words()[w], bits, company) {
+            0 => Ok(bits.count_ones()),
+            twice => Err(self.double_free(w, twice)),
         }
-        Ok(bits.count_ones())
     }
 
     /// Puts the first of `regions` back, and those behind it as long as they are in
     /// this slab; neighbours in one atomic operation. The count must be lowered by
     /// the number returned.
-    #[inline]
-    pub(crate) fn put_all(&self, class: Class, regions: &[*mut u8]) -> Result<usize, Corruption> {
+    #[inline(always)]
+    pub(crate) fn put_all(
+        &self,
+        class: Class,
+        regions: &[*mut u8],
+        company: Company,
+    ) -> Result<usize, Corruption> {
         let info = class.info();
         let (start, region_bytes) = (self.start.addr(), info.region_bytes as usize);
-        let (capacity, slab_bytes) = (usize::from(info.capacity), info.slab_bytes());
-        let (mut n, mut w, mut bits) = (0, 0, 0);
-        for region in regions {
+        let (words, slab_bytes) = (self.words(), info.slab_bytes());
+        let place = |region: *mut u8, offset: usize| {
+            let index = info.region_index(offset);
+            // The slab's own capacity: its header may have been recycled, where a
+            // region is freed twice.
+            if index * region_bytes == offset && index < usize::from(self.capacity) {
+                Ok((index / 64, 1u64 << (index % 64)))
+            } else {
+                Err(Corruption::Interior { address: region.addr(), region_bytes })
+            }
+        };
+        let Some((first, rest)) = regions.split_first() else { return Ok(0) };
+        let offset = first.addr().wrapping_sub(start);
+        if offset >= slab_bytes {
+            // Looked up while the slab had a region that has come back since: and
+            // now it comes back again.
+            return Err(Corruption::DoubleFree { address: first.addr(), region_bytes });
+        }
+        let put = |w: usize, bits: u64| {
+            // SAFETY: the word of an index below the capacity, by `place`.
+            match put_bits::<P>(unsafe { words.get_unchecked(w) }, bits, company) {
+                0 => Ok(()),
+                twice => Err(self.double_free(w, twice)),
+            }
+        };
+        let (mut w, mut bits) = place(*first, offset)?;
+        let mut n = 1;
+        for region in rest {
             let offset = region.addr().wrapping_sub(start);
             if offset >= slab_bytes {
-                if n > 0 {
-                    break;
-                }
-                // Looked up while the slab had a region that has come back since: and
-                // now it comes back again.
-                return Err(Corruption::DoubleFree { address: region.addr(), region_bytes });
+                break;
             }
-            let index = info.region_index(offset);
-            if index * region_bytes != offset || index >= capacity {
-                return Err(Corruption::Interior { address: region.addr(), region_bytes });
+            let (next, bit) = place(*region, offset)?;
+            if next != w {
+                put(w, bits)?;
+                (w, bits) = (next, 0);
             }
-            if index / 64 != w {
-                if bits != 0 {
-                    self.put(w, bits)?;
-                }
-                (w, bits) = (index / 64, 0);
-            }
-            let bit = 1u64 << (index % 64);
             if bits & bit != 0 {
                 return Err(self.double_free(w, bit));
             }
             bits |= bit;
             n += 1;
         }
-        if bits != 0 {
-            self.put(w, bits)?;
-        }
+        put(w, bits)?;
         Ok(n)
     }
 
     /// Lowers the count by the `n` regions that were put back: the second half.
-    #[inline]
-    pub(crate) fn lower(&self, n: u32) -> Result<After, Corruption> {
-        let before = Header(if alone() {
-            let seen = self.header.load(Ordering::Relaxed);
-            self.header.store(seen.wrapping_sub(u64::from(n)), Ordering::Relaxed);
-            seen
-        } else {
-            self.header.fetch_sub(u64::from(n), P::RETURN_COUNT)
+    #[inline(always)]
+    pub(crate) fn lower(&self, n: u32, company: Company) -> Result<After, Corruption> {
+        let before = Header(match company {
+            Company::Alone => {
+                let seen = self.header.load(Ordering::Relaxed);
+                self.header.store(seen.wrapping_sub(u64::from(n)), Ordering::Relaxed);
+                seen
+            }
+            Company::Others => self.header.fetch_sub(u64::from(n), P::RETURN_COUNT),
         });
         let live = before.live();
         if live < n {
@@ -513,7 +539,7 @@ impl<P: Protocol> Slab<P> {
         let settle = match before.state() {
             State::Owned => false,
             State::Full => live == capacity,
-            State::Partial => now == 0 || quarter(now, capacity) != quarter(live, capacity),
+            State::Partial => now == 0 || leaves_quarter(live, n, capacity),
             State::Evacuating => now == 0,
             State::Empty => {
                 let address = ptr::from_ref(self).addr();

@@ -6,7 +6,7 @@
 //! - L4: a bit of `punched` is set only while all regions on the page are held
 //!   by the puncher, and before they are returned.
 
-use super::{After, Header, Protocol, Slab, State, Tag};
+use super::{After, Company, Header, Protocol, Slab, State, Tag};
 use crate::bits::mask;
 use crate::class::Class;
 use crate::config::PAGE_BYTES;
@@ -108,9 +108,10 @@ impl<P: Protocol> Slab<P> {
         self.punched.fetch_or(done, Ordering::Relaxed);
         book(done.count_ones());
         for (w, &bits) in mine.iter().enumerate().filter(|(_, bits)| **bits != 0) {
-            self.put(w, bits)?;
+            self.put(w, bits, Company::Others)?;
         }
-        let after = if counted > 0 { self.lower(counted)? } else { After::Nothing };
+        let after =
+            if counted > 0 { self.lower(counted, Company::Others)? } else { After::Nothing };
         Ok((done.count_ones(), after))
     }
 

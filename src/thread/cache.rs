@@ -20,28 +20,52 @@ use core::ptr::{self, NonNull};
 /// Place of one region pointer in a magazine.
 pub(crate) type Slot = AtomicPtr<u8>;
 
-/// A magazine: regions of one class, ready to be handed out. The fields are
-/// atomic because others read them; their own thread uses plain loads and
-/// stores of them (Relaxed throughout: T1 says who orders what).
-struct Magazine {
+/// The magazines: for each class, regions that are ready to be handed out. One array
+/// for each kind of bound, so that a class is an index and needs no multiplication.
+/// The bounds are atomic because others read them; their own thread uses plain loads
+/// and stores of them (Relaxed throughout: T1 says who orders what).
+struct Magazines {
     /// Behind the newest item.
-    cur: AtomicPtr<Slot>,
+    cur: [AtomicPtr<Slot>; CLASS_COUNT],
     /// The first item; the highest address when recalled.
-    base: AtomicPtr<Slot>,
+    base: [AtomicPtr<Slot>; CLASS_COUNT],
     /// Behind the last place; null when recalled.
-    end: AtomicPtr<Slot>,
+    end: [AtomicPtr<Slot>; CLASS_COUNT],
 }
 
-impl Magazine {
+/// The bounds of one class's magazine.
+#[derive(Clone, Copy)]
+struct Magazine<'a> {
+    cur: &'a AtomicPtr<Slot>,
+    base: &'a AtomicPtr<Slot>,
+    end: &'a AtomicPtr<Slot>,
+}
+
+impl Magazines {
     const fn unused() -> Self {
         Self {
-            cur: AtomicPtr::new(ptr::null_mut()),
-            base: AtomicPtr::new(ptr::null_mut()),
-            end: AtomicPtr::new(ptr::null_mut()),
+            cur: [const { AtomicPtr::new(ptr::null_mut()) }; CLASS_COUNT],
+            base: [const { AtomicPtr::new(ptr::null_mut()) }; CLASS_COUNT],
+            end: [const { AtomicPtr::new(ptr::null_mut()) }; CLASS_COUNT],
         }
     }
 
-    fn set_bounds(&self, base: *mut Slot, end: *mut Slot) {
+    #[inline(always)]
+    fn of(&self, class: Class) -> Magazine<'_> {
+        let at = class.index();
+        debug_assert!(at < CLASS_COUNT);
+        // SAFETY: there is no other class (its only constructors check or compute it).
+        let cur = unsafe { self.cur.get_unchecked(at) };
+        // SAFETY: as above.
+        let base = unsafe { self.base.get_unchecked(at) };
+        // SAFETY: as above.
+        let end = unsafe { self.end.get_unchecked(at) };
+        Magazine { cur, base, end }
+    }
+}
+
+impl Magazine<'_> {
+    fn set_bounds(self, base: *mut Slot, end: *mut Slot) {
         self.base.store(base, Ordering::Relaxed);
         self.end.store(end, Ordering::Relaxed);
     }
@@ -60,7 +84,7 @@ enum Stage {
 
 /// The thread cache.
 pub(crate) struct Cache {
-    magazines: [Magazine; CLASS_COUNT],
+    magazines: Magazines,
     /// Bytes asked for and bytes given back: two sums, so that an allocation and
     /// a free that follow each other do not wait for one another's store.
     asked_bytes: AtomicI64,
@@ -78,7 +102,7 @@ impl Cache {
     #[cfg_attr(feature = "initial-exec", allow(dead_code, reason = "the linker makes it"))]
     pub(super) const fn unused() -> Self {
         Self {
-            magazines: [const { Magazine::unused() }; CLASS_COUNT],
+            magazines: Magazines::unused(),
             asked_bytes: AtomicI64::new(0),
             returned_bytes: AtomicI64::new(0),
             record: AtomicPtr::new(ptr::null_mut()),
@@ -134,7 +158,7 @@ impl Cache {
     pub(crate) fn pop(&self, class: Class) -> Option<*mut u8> {
         // Operations stay apart, so that a barrier falls between two (T3).
         light_fence();
-        let magazine = self.magazine(class);
+        let magazine = self.magazines.of(class);
         let cur = magazine.cur.load(Ordering::Relaxed);
         if cur <= magazine.base.load(Ordering::Relaxed) {
             return None;
@@ -144,21 +168,16 @@ impl Cache {
         // SAFETY: the place was written when the item was pushed.
         let region = unsafe { (*top).load(Ordering::Relaxed) };
         magazine.cur.store(top, Ordering::Relaxed);
+        // SAFETY: only regions are pushed. The caller's test for null folds away.
+        unsafe { core::hint::assert_unchecked(!region.is_null()) };
         Some(region)
-    }
-
-    #[inline(always)]
-    fn magazine(&self, class: Class) -> &Magazine {
-        debug_assert!(class.index() < CLASS_COUNT);
-        // SAFETY: there is no other class (its only constructors check or compute it).
-        unsafe { self.magazines.get_unchecked(class.index()) }
     }
 
     /// Takes a region back that held a block of `size` bytes.
     #[inline(always)]
     pub(crate) fn free<const COUNTED: bool>(&self, class: Class, region: *mut u8, size: usize) {
         light_fence();
-        let magazine = self.magazine(class);
+        let magazine = self.magazines.of(class);
         let cur = magazine.cur.load(Ordering::Relaxed);
         if cur >= magazine.end.load(Ordering::Relaxed) {
             return self.free_slow(class, region, if COUNTED { size } else { 0 });
@@ -184,7 +203,7 @@ impl Cache {
     ) -> Option<*mut u8> {
         // As in `allocate`, which this is but for the books.
         light_fence();
-        let magazine = &self.magazines[class.index()];
+        let magazine = self.magazines.of(class);
         let cur = magazine.cur.load(Ordering::Relaxed);
         if cur <= magazine.base.load(Ordering::Relaxed) {
             return None;
@@ -241,7 +260,7 @@ impl Cache {
 
     /// Items in a magazine, whose first place is `items`.
     pub(super) fn cached(&self, class: Class, items: *mut Slot) -> usize {
-        let cur = self.magazines[class.index()].cur.load(Ordering::Relaxed);
+        let cur = self.magazines.of(class).cur.load(Ordering::Relaxed);
         if cur.is_null() { 0 } else { (cur.addr() - items.addr()) / size_of::<Slot>() }
     }
 
@@ -293,7 +312,7 @@ impl Cache {
             unsafe { ptr::copy(items.add(want - n), items, n - 1) };
         }
         // SAFETY: within the class's places.
-        self.magazines[class.index()].cur.store(unsafe { items.add(n - 1) }, Ordering::Relaxed);
+        self.magazines.of(class).cur.store(unsafe { items.add(n - 1) }, Ordering::Relaxed);
         self.ask(size);
         self.leave(shared);
         region
@@ -315,7 +334,7 @@ impl Cache {
         let limit = self.enter(&mut shared, record, class);
         let items = record.items(class, shared.grown);
         let full = self.cached(class, items);
-        let magazine = &self.magazines[class.index()];
+        let magazine = self.magazines.of(class);
         let mut keep = full;
         if full >= limit {
             // The older half goes: the newer one is still in the CPU's cache.
@@ -349,7 +368,7 @@ impl Cache {
         };
         let limit = usize::from(*capacity);
         let (bit, few) = (1 << class.index(), record.items(class, shared.grown));
-        let magazine = &self.magazines[class.index()];
+        let magazine = self.magazines.of(class);
         let n = self.cached(class, few);
         let mut items = few;
         if limit > FEW && shared.grown & bit == 0 {
@@ -394,7 +413,7 @@ impl Cache {
         let n = self.cached(class, items);
         // SAFETY: `taken` of the `n` items are gone, the rest lie behind them.
         give_back(shared, class, unsafe { items.add(taken) }, rest(n, taken));
-        let magazine = &self.magazines[class.index()];
+        let magazine = self.magazines.of(class);
         magazine.cur.store(ptr::null_mut(), Ordering::Relaxed);
         magazine.set_bounds(ptr::null_mut(), ptr::null_mut());
         shared.grown &= !(1 << class.index());
@@ -530,7 +549,8 @@ impl Cache {
             let Some(cache) = (unsafe { shared.cache.as_ref() }) else { return };
             others = true;
             if !shared.recalled {
-                for magazine in &cache.magazines {
+                for class in Class::all() {
+                    let magazine = cache.magazines.of(class);
                     magazine.set_bounds(ptr::without_provenance_mut(usize::MAX), ptr::null_mut());
                 }
                 shared.recalled = true;

@@ -10,7 +10,7 @@
 
 use super::{Bin, Supply, Walk};
 use crate::class::Class;
-use crate::slab::{After, Protocol, Slab, Tag};
+use crate::slab::{After, Company, Protocol, Slab, Tag};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use loom::cell::UnsafeCell;
@@ -140,8 +140,8 @@ impl<P: Protocol + 'static> World<P> {
         self.supply.write(self.cell(address));
         let slab = self.slab(address);
         let bit = 1 << ((address - FIRST) % SLAB_BYTES / 64);
-        let n = slab.put(0, bit).expect("freed once");
-        self.settle(slab, slab.lower(n).expect("a live slab"));
+        let n = slab.put(0, bit, Company::Others).expect("freed once");
+        self.settle(slab, slab.lower(n, Company::Others).expect("a live slab"));
     }
 
     fn settle(&self, slab: &'static Slab<P>, after: After) {
@@ -355,9 +355,9 @@ fn shipped_double_return_is_seen() {
         let held = world.claim(CAPACITY);
         let other = {
             let (world, at) = (world.clone(), held[0]);
-            thread::spawn(move || world.slab(at).put(0, 1).is_ok())
+            thread::spawn(move || world.slab(at).put(0, 1, Company::Others).is_ok())
         };
-        let here = world.slab(held[0]).put(0, 1).is_ok();
+        let here = world.slab(held[0]).put(0, 1, Company::Others).is_ok();
         let there = other.join().unwrap();
         assert!(here != there, "exactly one of two returns is the first");
     });
@@ -408,8 +408,8 @@ fn twin_count_first_is_caught() {
             thread::spawn(move || {
                 let slab = world.slab(first);
                 world.supply.write(world.cell(first));
-                let after = slab.lower(1).unwrap();
-                slab.put(0, 1).unwrap();
+                let after = slab.lower(1, Company::Others).unwrap();
+                slab.put(0, 1, Company::Others).unwrap();
                 world.settle(slab, after);
             })
         };
@@ -430,8 +430,8 @@ fn twin_unsettled_slab_is_caught() {
         let more = world.claim(1);
         for at in held {
             let slab = world.slab(at);
-            let n = slab.put(0, 1 << ((at - FIRST) % SLAB_BYTES / 64)).unwrap();
-            let _ = slab.lower(n).unwrap();
+            let n = slab.put(0, 1 << ((at - FIRST) % SLAB_BYTES / 64), Company::Others).unwrap();
+            let _ = slab.lower(n, Company::Others).unwrap();
         }
         more.into_iter().for_each(|at| world.give(at));
         world.end();

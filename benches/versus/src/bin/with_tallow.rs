@@ -1,6 +1,6 @@
 //! A worker on Tallow.
 #[global_allocator]
-static ALLOC: tallow::Tuned = tallow::Tallow::builder().environment(true).build();
+static ALLOC: tallow::Tallow = tallow::Tallow::new();
 
 fn main() {
     versus::child::main_tended(versus::child::Tending {
