@@ -6,7 +6,7 @@
 
 use super::accounts::Bytes;
 use allocator_api2::vec::Vec;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use tallow::defrag::{Mover, Relocate};
 use tallow::{In, Purpose};
 
@@ -71,6 +71,27 @@ impl<P: Purpose> Buffer<P> {
     /// Drops all but the first `len` bytes.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    /// Puts `parts`, one after the other, in place of the bytes in `range`. Afterwards there is no
+    /// spare room: for values that are read more often than changed.
+    pub(crate) fn replace_and_fit(&mut self, range: Range<usize>, parts: &[&[u8]]) {
+        let (added, tail) = (parts.iter().map(|part| part.len()).sum::<usize>(), range.end);
+        let (old, new) = (self.len, self.len - range.len() + added);
+        if new > self.room.len() {
+            self.make_room(new);
+        }
+        self.room.copy_within(tail..old, range.start + added);
+        let mut at = range.start;
+        for part in parts {
+            self.room[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        self.len = new;
+        if new < self.room.len() {
+            self.room.truncate(new);
+            self.room.shrink_to_fit();
+        }
     }
 
     /// Drops the first `count` bytes.

@@ -3,5 +3,7 @@
 //! One file per area; [`support`] starts servers and talks to them.
 
 mod commands;
+mod differential;
 mod protocol;
+mod redis_server;
 mod support;

@@ -1,6 +1,7 @@
 //! Errors of commands, in Redis's words: clients look at them.
 
-use crate::server::resp::number::{parse_f64, parse_i64};
+use crate::server::resp::long_double::LongDouble;
+use crate::server::resp::number::parse_i64;
 use std::fmt;
 
 /// What a handler returns; an error becomes the reply.
@@ -22,6 +23,7 @@ impl Fail {
     pub(crate) const NOT_INT: Self = Self::Fixed("ERR value is not an integer or out of range");
     pub(crate) const NOT_FLOAT: Self = Self::Fixed("ERR value is not a valid float");
     pub(crate) const OVERFLOW: Self = Self::Fixed("ERR increment or decrement would overflow");
+    pub(crate) const NOT_FINITE: Self = Self::Fixed("ERR increment would produce NaN or Infinity");
     pub(crate) const NO_KEY: Self = Self::Fixed("ERR no such key");
     pub(crate) const OUT_OF_RANGE: Self = Self::Fixed("ERR index out of range");
     pub(crate) const NEGATIVE: Self = Self::Fixed("ERR value is out of range, must be positive");
@@ -58,8 +60,8 @@ pub(crate) fn int(arg: &[u8]) -> Result<i64, Fail> {
 }
 
 /// An argument that is a number.
-pub(crate) fn float(arg: &[u8]) -> Result<f64, Fail> {
-    parse_f64(arg).ok_or(Fail::NOT_FLOAT)
+pub(crate) fn float(arg: &[u8]) -> Result<LongDouble, Fail> {
+    LongDouble::parse(arg).ok_or(Fail::NOT_FLOAT)
 }
 
 /// What comes of start and stop in a sequence of `len`: the first, and how many. Negative ones

@@ -1,9 +1,10 @@
 //! Keys of any kind: whether they are there, and until when.
 
 use super::fail::int;
-use super::flag::{FAST, READONLY, WRITE};
+use super::flag::{DENYOOM, FAST, READONLY, WRITE};
+use super::keyspace::db_index;
 use super::{CommandSpec, Ctx, Fail, Handled};
-use crate::server::db::UnixMs;
+use crate::server::db::{Entry, UnixMs};
 
 /// The family's table.
 pub(crate) const TABLE: &[CommandSpec] = &[
@@ -37,6 +38,16 @@ pub(crate) const TABLE: &[CommandSpec] = &[
         "generic",
         "1.0.0",
         "Renames a key and overwrites the destination.",
+    ),
+    CommandSpec::new("renamenx", 3, WRITE | FAST, renamenx).keys(1, 2, 1).doc(
+        "generic",
+        "1.0.0",
+        "Renames a key only when the target key name doesn't exist.",
+    ),
+    CommandSpec::new("copy", -3, WRITE | DENYOOM, copy).keys(1, 2, 1).doc(
+        "generic",
+        "6.2.0",
+        "Copies the value of a key to a new key.",
     ),
     CommandSpec::new("expire", -3, WRITE | FAST, expire).keys(1, 1, 1).doc(
         "generic",
@@ -136,10 +147,27 @@ fn type_of(ctx: &mut Ctx<'_>) -> Handled {
 }
 
 fn rename(ctx: &mut Ctx<'_>) -> Handled {
+    rename_unless(ctx, |_| false)?;
+    ctx.reply().ok();
+    Ok(())
+}
+
+fn renamenx(ctx: &mut Ctx<'_>) -> Handled {
+    let renamed = rename_unless(ctx, |target| target.is_some())?;
+    ctx.reply().int(i64::from(renamed));
+    Ok(())
+}
+
+/// Renames a key, unless what is under the new name is a reason not to. Returns whether it did.
+fn rename_unless(
+    ctx: &mut Ctx<'_>,
+    is_reason: impl FnOnce(Option<&mut Entry>) -> bool,
+) -> Result<bool, Fail> {
     let (from, to) = (ctx.args.at(1), ctx.args.at(2));
     let (db, clock) = ctx.db();
-    if db.peek(from, clock).is_none() {
-        return Err(Fail::NO_KEY);
+    db.lookup(from, clock).ok_or(Fail::NO_KEY)?;
+    if is_reason(db.peek(to, clock)) {
+        return Ok(false);
     }
     if from != to
         && let Some(entry) = db.remove(from)
@@ -147,7 +175,38 @@ fn rename(ctx: &mut Ctx<'_>) -> Handled {
     {
         ctx.server.lazyfree.free(old);
     }
-    ctx.reply().ok();
+    Ok(true)
+}
+
+/// COPY: to another key, of another database too.
+fn copy(ctx: &mut Ctx<'_>) -> Handled {
+    let (from, to) = (ctx.args.at(1), ctx.args.at(2));
+    let (mut target, mut replace, mut at) = (ctx.client.db, false, 3);
+    while at < ctx.args.len() {
+        if ctx.arg_is(at, "replace") {
+            replace = true;
+        } else if ctx.arg_is(at, "db") && at + 1 < ctx.args.len() {
+            target = db_index(ctx, at + 1)?;
+            at += 1;
+        } else {
+            return Err(Fail::SYNTAX);
+        }
+        at += 1;
+    }
+    if target == ctx.client.db && from == to {
+        return Err(Fail::Fixed("ERR source and destination objects are the same"));
+    }
+    let clock = ctx.server.clock;
+    let entry = ctx.db().0.lookup(from, clock).map(|entry| entry.copied(to));
+    let db = &mut ctx.server.dbs[target];
+    let Some(entry) = entry.filter(|_| replace || db.peek(to, clock).is_none()) else {
+        ctx.reply().int(0);
+        return Ok(());
+    };
+    if let Some(old) = db.insert(entry, clock) {
+        ctx.server.lazyfree.free(old);
+    }
+    ctx.reply().int(1);
     Ok(())
 }
 
@@ -164,14 +223,15 @@ impl Conditions {
     fn read(ctx: &Ctx<'_>) -> Result<Self, Fail> {
         let mut it = Self::default();
         for index in 3..ctx.args.len() {
-            match ctx.args.at(index).to_ascii_lowercase().as_slice() {
+            let option = ctx.args.at(index);
+            match option.to_ascii_lowercase().as_slice() {
                 b"nx" => it.only_without = true,
                 b"xx" => it.only_with = true,
                 b"gt" => it.only_later = true,
                 b"lt" => it.only_earlier = true,
-                other => {
-                    let other = String::from_utf8_lossy(other);
-                    return Err(Fail::Text(format!("ERR Unsupported option {other}")));
+                _ => {
+                    let option = String::from_utf8_lossy(option);
+                    return Err(Fail::Text(format!("ERR Unsupported option {option}")));
                 }
             }
         }
@@ -201,8 +261,8 @@ fn is_in_ms(name: &[u8]) -> bool {
 
 fn expire(ctx: &mut Ctx<'_>) -> Handled {
     let (name, key) = (ctx.args.at(0), ctx.args.at(1));
-    let number = int(ctx.args.at(2))?;
     let conditions = Conditions::read(ctx)?;
+    let number = int(ctx.args.at(2))?;
     let is_absolute = name.to_ascii_lowercase().ends_with(b"at");
     let base = if is_absolute { 0 } else { ctx.server.clock.now_ms };
     let in_ms = if is_in_ms(name) { Some(number) } else { number.checked_mul(1000) };

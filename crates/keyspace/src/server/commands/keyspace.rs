@@ -2,7 +2,7 @@
 
 use super::fail::int;
 use super::flag::{FAST, LOADING, READONLY, STALE, WRITE};
-use super::scan::{ScanOptions, matches};
+use super::scan::{ScanOptions, cursor, matches};
 use super::{CommandSpec, Ctx, Fail, Handled};
 use crate::server::Server;
 
@@ -38,6 +38,11 @@ pub(crate) const TABLE: &[CommandSpec] = &[
         "1.0.0",
         "Removes all keys from all databases.",
     ),
+    CommandSpec::new("swapdb", 3, WRITE | FAST, swapdb).doc(
+        "server",
+        "4.0.0",
+        "Swaps two Redis databases.",
+    ),
     CommandSpec::new("select", 2, LOADING | STALE | FAST, select).doc(
         "connection",
         "1.0.0",
@@ -64,10 +69,11 @@ fn keys(ctx: &mut Ctx<'_>) -> Handled {
 }
 
 fn scan(ctx: &mut Ctx<'_>) -> Handled {
-    let options = ScanOptions::read(ctx, 1)?;
+    let cursor = cursor(ctx.args.at(1))?;
+    let options = ScanOptions::read(ctx, 2, Some("type"))?;
     let (db, reply, clock) = ctx.parts();
     let mut found: Vec<&[u8]> = Vec::new();
-    let next = db.table().scan(options.cursor, options.count, |entry| {
+    let next = db.table().scan(cursor, options.count, |entry| {
         let is_type = options
             .type_name
             .is_none_or(|name| name.eq_ignore_ascii_case(entry.value().type_name().as_bytes()));
@@ -145,10 +151,35 @@ fn flushall(ctx: &mut Ctx<'_>) -> Handled {
     Ok(())
 }
 
-fn select(ctx: &mut Ctx<'_>) -> Handled {
-    let index = int(ctx.args.at(1)).map_err(|_| Fail::Fixed("ERR invalid DB index"))?;
+/// The number of a database in an argument.
+pub(super) fn db_index(ctx: &Ctx<'_>, at: usize) -> Result<usize, Fail> {
+    let index = i32::try_from(int(ctx.args.at(at))?).map_err(|_| {
+        Fail::Fixed("ERR value is out of range, value must between -2147483648 and 2147483647")
+    })?;
+    db_at(ctx, index)
+}
+
+fn db_at(ctx: &Ctx<'_>, index: i32) -> Result<usize, Fail> {
     let index = usize::try_from(index).ok().filter(|index| *index < ctx.server.dbs.len());
-    ctx.client.db = index.ok_or(Fail::Fixed("ERR DB index is out of range"))?;
+    index.ok_or(Fail::Fixed("ERR DB index is out of range"))
+}
+
+/// Exchanges two databases: clients see the other's keys from then on.
+fn swapdb(ctx: &mut Ctx<'_>) -> Handled {
+    let number = |at, wrong| {
+        let number = int(ctx.args.at(at)).ok().and_then(|number| i32::try_from(number).ok());
+        number.ok_or(Fail::Fixed(wrong))
+    };
+    let one = number(1, "ERR invalid first DB index")?;
+    let other = number(2, "ERR invalid second DB index")?;
+    let (one, other) = (db_at(ctx, one)?, db_at(ctx, other)?);
+    ctx.server.dbs.swap(one, other);
+    ctx.reply().ok();
+    Ok(())
+}
+
+fn select(ctx: &mut Ctx<'_>) -> Handled {
+    ctx.client.db = db_index(ctx, 1)?;
     ctx.reply().ok();
     Ok(())
 }

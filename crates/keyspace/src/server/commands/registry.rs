@@ -136,7 +136,9 @@ impl Registry {
     }
 }
 
+/// The beginning of an argument, up to a zero byte, as C's strings end.
 fn cite(bytes: &[u8], most: usize) -> String {
+    let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()
 }
 

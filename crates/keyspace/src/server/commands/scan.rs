@@ -5,8 +5,6 @@ use super::{Ctx, Fail};
 
 /// The options of a scan.
 pub(crate) struct ScanOptions<'a> {
-    /// Where it goes on.
-    pub(crate) cursor: u64,
     /// About how many elements it should meet.
     pub(crate) count: usize,
     /// What they must match.
@@ -15,17 +13,35 @@ pub(crate) struct ScanOptions<'a> {
     pub(crate) type_name: Option<&'a [u8]>,
 }
 
+/// The cursor in an argument: where the scan goes on.
+///
+/// # Errors
+/// Redis's, if it is no number. It reads one with `strtoul`: `+7` and `-1` are cursors as well.
+pub(crate) fn cursor(arg: &[u8]) -> Result<u64, Fail> {
+    let wrong = Fail::Fixed("ERR invalid cursor");
+    let text = std::str::from_utf8(arg).map_err(|_| wrong.clone())?;
+    match text.strip_prefix('-') {
+        // No sign may follow: `parse` would take one.
+        Some(digits) if !digits.starts_with('+') => digits.parse().map(u64::wrapping_neg),
+        _ => text.parse(),
+    }
+    .map_err(|_| wrong)
+}
+
 impl<'a> ScanOptions<'a> {
-    /// Reads the cursor at `index` and the options behind it.
+    /// Reads the options from the argument at `index` on; `type_option` is `TYPE` where there is
+    /// that.
     ///
     /// # Errors
-    /// Redis's, for a cursor that is no number and options that are none.
-    pub(crate) fn read(ctx: &Ctx<'a>, index: usize) -> Result<Self, Fail> {
+    /// Redis's, for options that are none.
+    pub(crate) fn read(
+        ctx: &Ctx<'a>,
+        index: usize,
+        type_option: Option<&str>,
+    ) -> Result<Self, Fail> {
         let args = ctx.args;
-        let cursor = std::str::from_utf8(args.at(index)).ok().and_then(|it| it.parse().ok());
-        let cursor = cursor.ok_or(Fail::Fixed("ERR invalid cursor"))?;
-        let mut options = Self { cursor, count: 10, pattern: None, type_name: None };
-        for at in (index + 1..args.len()).step_by(2) {
+        let mut options = Self { count: 10, pattern: None, type_name: None };
+        for at in (index..args.len()).step_by(2) {
             let value = args.get(at + 1).ok_or(Fail::SYNTAX)?;
             if ctx.arg_is(at, "match") {
                 options.pattern = Some(value).filter(|it| *it != b"*");
@@ -33,7 +49,7 @@ impl<'a> ScanOptions<'a> {
                 let count = int(value)?;
                 options.count =
                     usize::try_from(count).ok().filter(|it| *it > 0).ok_or(Fail::SYNTAX)?;
-            } else if ctx.arg_is(at, "type") {
+            } else if type_option.is_some_and(|word| ctx.arg_is(at, word)) {
                 options.type_name = Some(value);
             } else {
                 return Err(Fail::SYNTAX);

@@ -11,7 +11,7 @@
 //! ([`Rich`]), behind the same 16 bytes in the table.
 
 use super::value::{Value, ValueRef};
-use crate::server::accounts::{Block, Dataset, block};
+use crate::server::accounts::{self, Block, Dataset, block};
 use crate::server::buffer::Buffer;
 use crate::server::resp::number::parse_i64;
 use allocator_api2::boxed::Box;
@@ -26,6 +26,9 @@ const HEADER_BYTES: usize = 16;
 const NEVER: UnixMs = 0;
 /// Strings above this have a block of their own, to be freed elsewhere and moved apart.
 const MAX_PACKED_BYTES: usize = 8 * 1024;
+
+/// Strings that are changed in length stay in one block, without spare room, up to this.
+const MAX_FITTED_BYTES: usize = 1024;
 
 const KIND_STRING: u8 = 0;
 const KIND_INT: u8 = 1;
@@ -138,6 +141,17 @@ impl Entry {
         entry
     }
 
+    /// A copy under another key.
+    pub(crate) fn copied(&self, key: &[u8]) -> Self {
+        let at = self.expires_at();
+        match self.value() {
+            ValueRef::Int(number) => Self::int(key, number, at),
+            ValueRef::String(value) => Self::string(key, value, at),
+            ValueRef::Hash(hash) => Self::rich(key, Value::Hash(hash.copied()), at),
+            ValueRef::List(list) => Self::rich(key, Value::List(list.copied()), at),
+        }
+    }
+
     /// The bytes of a string in place, to be changed without changing its length.
     pub(crate) fn string_mut(&mut self) -> Option<&mut [u8]> {
         match self {
@@ -151,6 +165,36 @@ impl Entry {
             },
             Self::Packed(_) => None,
         }
+    }
+
+    /// Makes a string `len` bytes long, with zeros at its end if it was shorter, and gives its bytes
+    /// to be changed; `None` if it is no string. Up to [`MAX_FITTED_BYTES`] the block is made as
+    /// long as it must be; beyond that the string gets a buffer with room to grow, so that adding
+    /// byte after byte does not copy all of it each time.
+    pub(crate) fn resize_string(&mut self, len: usize) -> Option<&mut [u8]> {
+        if let Self::Packed(block) = &*self {
+            let bytes = self.value().to_bytes()?;
+            let kept = bytes.len().min(len);
+            if len > MAX_FITTED_BYTES {
+                let value = Value::String(Buffer::copy_of(&bytes));
+                let (mut rich, access) =
+                    (Self::rich(self.key(), value, self.expires_at()), self.access());
+                rich.set_access(access);
+                *self = rich;
+            } else if len != bytes.len() || block[0] != KIND_STRING {
+                let zeros = [0; MAX_FITTED_BYTES];
+                let head = &block[..HEADER_BYTES + key_bytes(block)];
+                let mut new = accounts::block([head, &bytes[..kept], &zeros[..len - kept]]);
+                new[0] = KIND_STRING;
+                *self = Self::Packed(new);
+            }
+        }
+        if let Self::Rich(rich) = self
+            && let Value::String(bytes) = &mut rich.value
+        {
+            bytes.resize(len);
+        }
+        self.string_mut()
     }
 
     /// Writes a number over a number, if that is what the value is. Returns whether it was.
@@ -274,5 +318,24 @@ mod tests {
             assert_eq!(entry.value().to_bytes().as_deref(), Some(value));
             assert_eq!(entry.overwrite_int(5), value == b"-17");
         }
+    }
+
+    #[test]
+    fn strings_change_their_length_in_all_forms() {
+        for value in [&b"hello"[..], b"-17", &[7; 1020], &[7; 100_000]] {
+            let mut entry = Entry::string(b"key", value, Some(99));
+            entry.set_access(0x00ab_cdef);
+            for len in [value.len(), value.len() + 3, value.len() + 2000, 2] {
+                assert_eq!(entry.resize_string(len).map(|bytes| bytes.len()), Some(len));
+                let mut wanted = value.to_vec();
+                wanted.resize(len, 0);
+                assert_eq!(entry.value().to_bytes().as_deref(), Some(&wanted[..]));
+                assert_eq!((entry.key(), entry.expires_at()), (&b"key"[..], Some(99)));
+                assert_eq!(entry.access(), 0x00ab_cdef);
+            }
+        }
+        let mut short = Entry::string(b"key", b"a", None);
+        short.resize_string(40);
+        assert_eq!(short.shell_bytes(), HEADER_BYTES + 3 + 40);
     }
 }

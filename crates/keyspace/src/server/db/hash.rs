@@ -8,6 +8,10 @@
 //!   flat:   | field bytes | value bytes | field ... | value ... |  next pair ...
 //!   table:  shards of slots -> | field bytes 4 | field ... | value ... |
 //! ```
+//! A flat hash has no spare room: a change makes the block as long as its pairs, which the allocator
+//! mostly does in place, since blocks come in size classes. A value as long as the one before is
+//! written over it. Fields keep their order, that of their first being set.
+//!
 //! A large one is a [`Table`] as the keyspace itself is one, so it too grows in small steps, where
 //! Redis rehashes a big hash over many commands.
 
@@ -16,6 +20,7 @@ use crate::server::accounts::{Block, Dataset, block};
 use crate::server::buffer::Buffer;
 use allocator_api2::boxed::Box;
 use std::hash::RandomState;
+use std::ops::Range;
 use tallow::In;
 use tallow::defrag::{Mover, Relocate};
 
@@ -102,27 +107,37 @@ impl Hash {
 
     /// Sets a field. Returns whether it is new.
     pub(crate) fn set(&mut self, field: &[u8], value: &[u8], limits: FlatLimits) -> bool {
-        if let Self::Flat(bytes, count) = self {
-            let replaced = remove_flat(bytes, field);
-            *count -= usize::from(replaced);
-            if *count < limits.entries && field.len().max(value.len()) <= limits.value_bytes {
-                *count += 1;
-                push_flat(bytes, field, value);
-                return !replaced;
-            }
-            self.convert().insert(Field::new(field, value));
-            return !replaced;
+        let Self::Flat(bytes, count) = self else {
+            return self.convert().insert(Field::new(field, value)).is_none();
+        };
+        let found = find_flat(bytes, field);
+        let is_new = found.is_none();
+        let fits = field.len().max(value.len()) <= limits.value_bytes;
+        if !fits || (is_new && *count >= limits.entries) {
+            return self.convert().insert(Field::new(field, value)).is_none();
         }
-        self.convert().insert(Field::new(field, value)).is_none()
+        *count += usize::from(is_new);
+        let place = found.unwrap_or(bytes.len()..bytes.len());
+        let old = &bytes[place.clone()];
+        if old.len() == pair_bytes(field, value) && Pairs(old).all(|it| it.1.len() == value.len()) {
+            // As long as the one before: that is written over.
+            let end = place.end;
+            bytes.bytes_mut()[end - value.len()..end].copy_from_slice(value);
+        } else {
+            let (heads, values) = (Length::of(field.len()), Length::of(value.len()));
+            bytes.replace_and_fit(place, &[heads.as_bytes(), values.as_bytes(), field, value]);
+        }
+        is_new
     }
 
     /// Removes a field. Returns whether it was there.
     pub(crate) fn remove(&mut self, field: &[u8]) -> bool {
         match self {
             Self::Flat(bytes, count) => {
-                let removed = remove_flat(bytes, field);
-                *count -= usize::from(removed);
-                removed
+                let Some(place) = find_flat(bytes, field) else { return false };
+                bytes.replace_and_fit(place, &[]);
+                *count -= 1;
+                true
             }
             Self::Table(table) => table.remove(field).is_some(),
         }
@@ -137,12 +152,27 @@ impl Hash {
         flat.into_iter().flatten().chain(table.into_iter().flatten())
     }
 
+    /// A copy, in the same form.
+    pub(crate) fn copied(&self) -> Self {
+        match self {
+            Self::Flat(bytes, count) => Self::Flat(Buffer::copy_of(bytes), *count),
+            Self::Table(table) => {
+                let mut copy = Self::new();
+                let into = copy.convert();
+                for (field, value) in table.iter().map(Field::split) {
+                    into.insert(Field::new(field, value));
+                }
+                copy
+            }
+        }
+    }
+
     /// Goes on with a scan, as [`Table::scan`]; a flat one is met as a whole.
-    pub(crate) fn scan(
-        &self,
+    pub(crate) fn scan<'a>(
+        &'a self,
         cursor: u64,
         count: usize,
-        mut meet: impl FnMut(&[u8], &[u8]),
+        mut meet: impl FnMut(&'a [u8], &'a [u8]),
     ) -> u64 {
         match self {
             Self::Flat(bytes, _) => {
@@ -205,34 +235,40 @@ fn read_length(bytes: &mut &[u8]) -> usize {
     length
 }
 
-fn push_length(bytes: &mut Buffer<Dataset>, mut length: usize) {
-    while length > 0x7f {
-        bytes.push(length as u8 | 0x80);
-        length >>= 7;
+/// A length in its bytes.
+struct Length([u8; 5], usize);
+
+impl Length {
+    fn of(mut length: usize) -> Self {
+        // Lengths are bounded by `proto-max-bulk-len`, far below 35 bits.
+        let mut it = Self([0; 5], 1);
+        while length > 0x7f {
+            it.0[it.1 - 1] = length as u8 | 0x80;
+            length >>= 7;
+            it.1 += 1;
+        }
+        it.0[it.1 - 1] = length as u8;
+        it
     }
-    bytes.push(length as u8);
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
 }
 
-fn push_flat(bytes: &mut Buffer<Dataset>, field: &[u8], value: &[u8]) {
-    push_length(bytes, field.len());
-    push_length(bytes, value.len());
-    bytes.extend(field);
-    bytes.extend(value);
+/// Bytes of a pair with its lengths.
+fn pair_bytes(field: &[u8], value: &[u8]) -> usize {
+    Length::of(field.len()).1 + Length::of(value.len()).1 + field.len() + value.len()
 }
 
-fn remove_flat(bytes: &mut Buffer<Dataset>, field: &[u8]) -> bool {
+/// Where the pair of a field lies.
+fn find_flat(bytes: &[u8], field: &[u8]) -> Option<Range<usize>> {
     let mut pairs = Pairs(bytes);
     loop {
         let start = bytes.len() - pairs.0.len();
-        match pairs.next() {
-            Some((found, _)) if found == field => {
-                let (end, len) = (bytes.len() - pairs.0.len(), bytes.len());
-                bytes.bytes_mut().copy_within(end..len, start);
-                bytes.truncate(len - (end - start));
-                return true;
-            }
-            Some(_) => {}
-            None => return false,
+        let (found, _) = pairs.next()?;
+        if found == field {
+            return Some(start..bytes.len() - pairs.0.len());
         }
     }
 }

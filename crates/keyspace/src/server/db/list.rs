@@ -8,6 +8,8 @@
 //! more is kept at the end where elements are added, so that adding one moves no others (Redis's
 //! listpack moves the whole chunk to add at its head).
 
+mod edit;
+
 use crate::server::accounts::{Bytes, Dataset};
 use allocator_api2::vec::Vec;
 use tallow::In;

@@ -7,6 +7,8 @@
 //! anew with each packet and build a tree of frames for it; `redis-protocol` serves the tests, as
 //! an independent opinion on both directions.
 
+pub(crate) mod inline;
+pub(crate) mod long_double;
 pub(crate) mod number;
 pub(crate) mod reply;
 pub(crate) mod request;

@@ -59,12 +59,6 @@ impl Digits {
     }
 }
 
-/// A floating point number as Redis reads one from an argument: no spaces, no NaN.
-pub(crate) fn parse_f64(text: &[u8]) -> Option<f64> {
-    let number: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    (!number.is_nan()).then_some(number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

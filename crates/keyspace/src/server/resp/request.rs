@@ -12,6 +12,7 @@
 
 use super::number::parse_i64;
 use crate::server::accounts::Commands;
+use crate::server::buffer::Buffer;
 use allocator_api2::vec::Vec;
 use std::ops::Index;
 use tallow::In;
@@ -47,13 +48,15 @@ pub(crate) enum Scanned {
 }
 
 /// Where an argument lies: start and length.
-type Span = (usize, usize);
+pub(super) type Span = (usize, usize);
 
 /// The state between two packets.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     /// Arguments found, from the start of the request.
     spans: Vec<Span, In<Commands>>,
+    /// The words of an inline request, which the spans are then about.
+    inline: Buffer<Commands>,
     /// Where to go on.
     at: usize,
     /// Arguments still to come; 0 while the head is not there.
@@ -71,7 +74,13 @@ impl Default for Scanner {
 impl Scanner {
     /// One that has seen nothing.
     pub(crate) fn new() -> Self {
-        Self { spans: Vec::new_in(In::NEW), at: 0, missing: 0, bulk_bytes: None }
+        Self {
+            spans: Vec::new_in(In::NEW),
+            inline: Buffer::new(),
+            at: 0,
+            missing: 0,
+            bulk_bytes: None,
+        }
     }
 
     /// Whether part of a request has been seen.
@@ -86,11 +95,12 @@ impl Scanner {
 
     /// Bytes of the argument vector.
     pub(crate) fn buffer_bytes(&self) -> usize {
-        self.spans.capacity() * size_of::<Span>()
+        self.spans.capacity() * size_of::<Span>() + self.inline.capacity()
     }
 
     /// The arguments, for `bytes` that the last call of [`scan`](Self::scan) found a request in.
     pub(crate) fn args<'a>(&'a self, bytes: &'a [u8]) -> Args<'a> {
+        let bytes = if self.inline.is_empty() { bytes } else { &self.inline };
         Args { bytes, spans: &self.spans }
     }
 
@@ -98,6 +108,9 @@ impl Scanner {
     pub(crate) fn next(&mut self) {
         self.at = 0;
         self.spans.clear();
+        if !self.inline.is_empty() {
+            self.inline.free();
+        }
         if self.spans.capacity() > KEPT_ARGS {
             self.spans = Vec::new_in(In::NEW);
         }
@@ -182,7 +195,8 @@ impl Scanner {
                 Scanned::Incomplete
             };
         };
-        if split_inline(&bytes[..end], &mut self.spans).is_none() {
+        let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+        if super::inline::split(line, &mut self.inline, &mut self.spans).is_none() {
             return Scanned::Refused("unbalanced quotes in request".to_owned());
         }
         self.at = end + 1;
@@ -212,28 +226,6 @@ fn bulk_length(line: &[u8], bounds: Bounds) -> Result<usize, String> {
         return Err("unauthenticated bulk length".to_owned());
     }
     usize::try_from(length).map_err(|_| "invalid bulk length".to_owned())
-}
-
-/// Finds the words of an inline command. Words in quotes are taken without them; escapes inside are
-/// left as they are. `None` if a quote is not closed, or text follows one directly.
-fn split_inline(line: &[u8], spans: &mut Vec<Span, In<Commands>>) -> Option<()> {
-    let mut at = 0;
-    loop {
-        at += line[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        let Some(first) = line.get(at) else { return Some(()) };
-        if matches!(first, b'"' | b'\'') {
-            let length = line[at + 1..].iter().position(|byte| byte == first)?;
-            spans.push((at + 1, length));
-            at += length + 2;
-            if line.get(at).is_some_and(|byte| !byte.is_ascii_whitespace()) {
-                return None;
-            }
-        } else {
-            let length = line[at..].iter().take_while(|byte| !byte.is_ascii_whitespace()).count();
-            spans.push((at, length));
-            at += length;
-        }
-    }
 }
 
 /// The arguments of a request, the command's name first; they stay in the buffer they came in.

@@ -1,31 +1,9 @@
 //! Parts of strings: appending, overwriting, cutting out.
 
 use super::{store, string_of};
-use crate::server::accounts::Dataset;
-use crate::server::buffer::Buffer;
-use crate::server::commands::fail::{int, range};
+use crate::server::commands::fail::int;
 use crate::server::commands::{Ctx, Fail, Handled};
-use crate::server::db::{Clock, Db, Entry, Value};
-
-/// The string of a key as a buffer with room to grow, made of what it was before; `None` if there
-/// is no such key.
-fn growing<'d>(
-    db: &'d mut Db,
-    key: &[u8],
-    clock: Clock,
-) -> Result<Option<&'d mut Buffer<Dataset>>, Fail> {
-    let Some(entry) = db.lookup(key, clock) else { return Ok(None) };
-    if entry.rich_mut().is_none() {
-        let bytes = entry.value().to_bytes().ok_or(Fail::WRONG_TYPE)?;
-        let value = Value::String(Buffer::copy_of(&bytes));
-        let at = entry.expires_at();
-        db.insert(Entry::rich(key, value, at), clock);
-    }
-    match db.lookup(key, clock).and_then(Entry::rich_mut) {
-        Some(Value::String(bytes)) => Ok(Some(bytes)),
-        _ => Err(Fail::WRONG_TYPE),
-    }
-}
+use crate::server::db::Entry;
 
 /// Refuses strings that no client could have sent.
 fn check_length(ctx: &Ctx<'_>, bytes: u64) -> Result<(), Fail> {
@@ -43,10 +21,11 @@ pub(super) fn append(ctx: &mut Ctx<'_>) -> Handled {
     };
     check_length(ctx, (before + more.len()) as u64)?;
     let (db, reply, clock) = ctx.parts();
-    if let Some(bytes) = growing(db, key, clock)? {
-        bytes.extend(more);
+    let length = before + more.len();
+    if let Some(bytes) = db.lookup(key, clock).and_then(|entry| entry.resize_string(length)) {
+        bytes[before..].copy_from_slice(more);
     }
-    reply.count(before + more.len());
+    reply.count(length);
     Ok(())
 }
 
@@ -73,23 +52,14 @@ pub(super) fn setrange(ctx: &mut Ctx<'_>) -> Handled {
     let (start, end) = (offset as usize, offset as usize + value.len());
     let (db, reply, clock) = ctx.parts();
     if before.is_none() {
-        db.insert(Entry::rich(key, Value::String(Buffer::new()), None), clock);
+        db.insert(Entry::string(key, b"", None), clock);
     }
-    // In place if it fits; what lies between is zeros.
-    if let Some(bytes) =
-        db.lookup(key, clock).and_then(Entry::string_mut).and_then(|it| it.get_mut(start..end))
-    {
-        bytes.copy_from_slice(value);
-        reply.count(before.unwrap_or(0));
-        return Ok(());
+    // What lies between the old end and the offset is zeros.
+    let length = before.unwrap_or(0).max(end);
+    if let Some(bytes) = db.lookup(key, clock).and_then(|entry| entry.resize_string(length)) {
+        bytes[start..end].copy_from_slice(value);
     }
-    if let Some(bytes) = growing(db, key, clock)? {
-        if bytes.len() < end {
-            bytes.resize(end);
-        }
-        bytes.bytes_mut()[start..end].copy_from_slice(value);
-        reply.count(bytes.len());
-    }
+    reply.count(length);
     Ok(())
 }
 
@@ -98,7 +68,19 @@ pub(super) fn getrange(ctx: &mut Ctx<'_>) -> Handled {
     let (start, stop) = (int(ctx.args.at(2))?, int(ctx.args.at(3))?);
     let (db, reply, clock) = ctx.parts();
     let bytes = string_of(db, key, clock)?.unwrap_or_default();
-    let (first, count) = range(start, stop, bytes.len());
+    let (first, count) = substring(start, stop, bytes.len());
     reply.bulk(&bytes[first..first + count]);
     Ok(())
+}
+
+/// The bytes from `start` to `stop`: where the first is, and how many. Unlike elsewhere, a stop
+/// that lies before the beginning is the first byte.
+fn substring(start: i64, stop: i64, len: usize) -> (usize, usize) {
+    let len = i64::try_from(len).unwrap_or(i64::MAX);
+    let from_end = |at: i64| if at < 0 { at.saturating_add(len).max(0) } else { at };
+    let (first, last) = (from_end(start), from_end(stop).min(len - 1));
+    if (start < 0 && stop < 0 && start > stop) || first > last {
+        return (0, 0);
+    }
+    (first as usize, (last - first + 1) as usize)
 }

@@ -94,6 +94,11 @@ pub(crate) const TABLE: &[CommandSpec] = &[
         "2.4.0",
         "Returns a substring of the string stored at a key.",
     ),
+    CommandSpec::new("substr", 4, READONLY, getrange).keys(1, 1, 1).doc(
+        "string",
+        "1.0.0",
+        "Returns a substring from a string value.",
+    ),
     CommandSpec::new("incr", 2, WRITE | DENYOOM | FAST, incr).keys(1, 1, 1).doc(
         "string",
         "1.0.0",
@@ -120,19 +125,6 @@ pub(crate) const TABLE: &[CommandSpec] = &[
         "Increment the floating point value of a key by a number.",
     ),
 ];
-
-/// What an expiry option says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ttl {
-    /// Nothing.
-    Unsaid,
-    /// The one it has stays.
-    Keep,
-    /// None from now on.
-    Persist,
-    /// At this time.
-    At(UnixMs),
-}
 
 /// The string of a key.
 fn string_of<'d>(db: &'d mut Db, key: &[u8], clock: Clock) -> Result<Option<Cow<'d, [u8]>>, Fail> {
@@ -183,15 +175,52 @@ fn time_of(ctx: &Ctx<'_>, name: &str, arg: &[u8]) -> Result<UnixMs, Fail> {
     in_ms.and_then(|ms| ms.checked_add(base)).ok_or_else(wrong)
 }
 
-/// An expiry option at `index`, and how many arguments it takes.
-fn ttl_option(ctx: &Ctx<'_>, index: usize) -> Result<Option<(Ttl, usize)>, Fail> {
-    for name in ["ex", "px", "exat", "pxat"] {
-        if ctx.arg_is(index, name) {
-            let arg = ctx.args.get(index + 1).ok_or(Fail::SYNTAX)?;
-            return Ok(Some((Ttl::At(time_of(ctx, name, arg)?), 2)));
+/// The options of SET and GETEX. What a time means is looked at when all of them are known: an
+/// option that is none is told first.
+#[derive(Clone, Copy, Debug, Default)]
+struct Options<'a> {
+    /// `EX 10` and its kin.
+    time: Option<(&'static str, &'a [u8])>,
+    /// The expiry that it has stays.
+    keep_ttl: bool,
+    persist: bool,
+    only_new: bool,
+    only_old: bool,
+    get: bool,
+}
+
+impl<'a> Options<'a> {
+    /// Reads the options from the argument at `first` on. One that is said twice counts as said
+    /// once, of a time the last one.
+    fn read(ctx: &Ctx<'a>, first: usize, is_set: bool) -> Result<Self, Fail> {
+        let mut it = Self::default();
+        let mut at = first;
+        while at < ctx.args.len() {
+            let is = |word| ctx.arg_is(at, word);
+            match it.time {
+                _ if is_set && is("nx") && !it.only_old => it.only_new = true,
+                _ if is_set && is("xx") && !it.only_new => it.only_old = true,
+                _ if is_set && is("get") => it.get = true,
+                None if is_set && is("keepttl") => it.keep_ttl = true,
+                None if !is_set && is("persist") => it.persist = true,
+                _ if it.keep_ttl || it.persist => return Err(Fail::SYNTAX),
+                before => {
+                    let name = ["ex", "px", "exat", "pxat"].into_iter().find(|name| is(name));
+                    let name = name.filter(|name| before.is_none_or(|(other, _)| other == *name));
+                    let value = ctx.args.get(at + 1);
+                    it.time = Some(name.zip(value).ok_or(Fail::SYNTAX)?);
+                    at += 1;
+                }
+            }
+            at += 1;
         }
+        Ok(it)
     }
-    Ok(None)
+
+    /// When the key shall expire.
+    fn expires_at(&self, ctx: &Ctx<'_>) -> Result<Option<UnixMs>, Fail> {
+        self.time.map(|(name, arg)| time_of(ctx, name, arg)).transpose()
+    }
 }
 
 fn get(ctx: &mut Ctx<'_>) -> Handled {
@@ -202,40 +231,6 @@ fn get(ctx: &mut Ctx<'_>) -> Handled {
     Ok(())
 }
 
-/// The options of SET.
-struct SetOptions {
-    ttl: Ttl,
-    only_new: bool,
-    only_old: bool,
-    get: bool,
-}
-
-fn set_options(ctx: &Ctx<'_>) -> Result<SetOptions, Fail> {
-    let mut options = SetOptions { ttl: Ttl::Unsaid, only_new: false, only_old: false, get: false };
-    let mut at = 3;
-    while at < ctx.args.len() {
-        if ctx.arg_is(at, "nx") && !options.only_old {
-            options.only_new = true;
-        } else if ctx.arg_is(at, "xx") && !options.only_new {
-            options.only_old = true;
-        } else if ctx.arg_is(at, "get") {
-            options.get = true;
-        } else if ctx.arg_is(at, "keepttl") && options.ttl == Ttl::Unsaid {
-            options.ttl = Ttl::Keep;
-        } else if options.ttl == Ttl::Unsaid
-            && let Some((ttl, count)) = ttl_option(ctx, at)?
-        {
-            options.ttl = ttl;
-            at += count;
-            continue;
-        } else {
-            return Err(Fail::SYNTAX);
-        }
-        at += 1;
-    }
-    Ok(options)
-}
-
 fn set(ctx: &mut Ctx<'_>) -> Handled {
     let (key, value) = (ctx.args.at(1), ctx.args.at(2));
     if ctx.args.len() == 3 {
@@ -243,7 +238,8 @@ fn set(ctx: &mut Ctx<'_>) -> Handled {
         ctx.reply().ok();
         return Ok(());
     }
-    let options = set_options(ctx)?;
+    let options = Options::read(ctx, 3, true)?;
+    let at = options.expires_at(ctx)?;
     let (db, reply, clock) = ctx.parts();
     let entry = db.peek(key, clock);
     let (is_there, kept) = match &entry {
@@ -252,19 +248,16 @@ fn set(ctx: &mut Ctx<'_>) -> Handled {
     };
     if options.get {
         reply_string(reply, entry)?;
+        ctx.count_lookup(is_there);
     }
     if (options.only_new && is_there) || (options.only_old && !is_there) {
         if !options.get {
-            reply.null();
+            ctx.reply().null();
         }
         return Ok(());
     }
-    match options.ttl {
-        Ttl::At(at) if at <= clock.now_ms => drop(db.remove(key)),
-        Ttl::At(at) => store(ctx, key, value, Some(at)),
-        Ttl::Keep => store(ctx, key, value, kept),
-        Ttl::Unsaid | Ttl::Persist => store(ctx, key, value, None),
-    }
+    // A time in the past is stored as well: the next lookup removes the key.
+    store(ctx, key, value, if options.keep_ttl { kept } else { at });
     if !options.get {
         ctx.reply().ok();
     }
@@ -313,31 +306,22 @@ fn getdel(ctx: &mut Ctx<'_>) -> Handled {
 
 fn getex(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
-    let mut ttl = Ttl::Unsaid;
-    let mut index = 2;
-    while index < ctx.args.len() {
-        if ttl != Ttl::Unsaid {
-            return Err(Fail::SYNTAX);
-        }
-        if ctx.arg_is(index, "persist") {
-            ttl = Ttl::Persist;
-            index += 1;
-        } else if let Some((said, count)) = ttl_option(ctx, index)? {
-            ttl = said;
-            index += count;
-        } else {
-            return Err(Fail::SYNTAX);
-        }
-    }
+    let options = Options::read(ctx, 2, false)?;
     let (db, reply, clock) = ctx.parts();
     let found = reply_string(reply, db.lookup(key, clock))?;
-    match ttl {
-        Ttl::At(at) if at <= clock.now_ms => drop(db.remove(key)),
-        Ttl::At(at) => _ = db.set_expiry(key, Some(at), clock),
-        Ttl::Persist => _ = db.set_expiry(key, None, clock),
-        Ttl::Unsaid | Ttl::Keep => {}
-    }
     ctx.count_lookup(found);
+    if !found {
+        return Ok(());
+    }
+    // Only now: where there is no key, no time is wrong.
+    let at = options.expires_at(ctx)?;
+    let (db, clock) = ctx.db();
+    match at {
+        Some(at) if at <= clock.now_ms => drop(db.remove(key)),
+        Some(at) => _ = db.set_expiry(key, Some(at), clock),
+        None if options.persist => _ = db.set_expiry(key, None, clock),
+        None => {}
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::{store, string_of};
 use crate::server::commands::fail::{float, int};
 use crate::server::commands::{Ctx, Fail, Handled};
 use crate::server::db::{Entry, ValueRef};
+use crate::server::resp::long_double::LongDouble;
 
 /// Adds to the number of a key.
 fn add(ctx: &mut Ctx<'_>, by: i64) -> Handled {
@@ -49,16 +50,16 @@ pub(super) fn decrby(ctx: &mut Ctx<'_>) -> Handled {
 
 pub(super) fn incrbyfloat(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
+    let (db, clock) = ctx.db();
+    // A key of another kind is told first, as there.
+    string_of(db, key, clock)?;
     let by = float(ctx.args.at(2))?;
     let (db, reply, clock) = ctx.parts();
     let before = match string_of(db, key, clock)? {
-        None => 0.0,
+        None => LongDouble::ZERO,
         Some(bytes) => float(&bytes)?,
     };
-    let sum = before + by;
-    if !sum.is_finite() {
-        return Err(Fail::Fixed("ERR increment would produce NaN or Infinity"));
-    }
+    let sum = before.plus(by).ok_or(Fail::NOT_FINITE)?;
     let at = db.peek(key, clock).and_then(|entry| entry.expires_at());
     let text = sum.to_string();
     reply.text(&text);
