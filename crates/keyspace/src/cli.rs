@@ -99,8 +99,8 @@ fn serve(mut args: ServeArgs) -> anyhow::Result<()> {
             _ => parameters.push(word),
         }
     }
-    settle_allocator(args.allocator)?;
-    server::serve(&server::Options { config: args.config, parameters })
+    let allocator = settle_allocator(args.allocator)?;
+    server::serve(&server::Options { allocator, config: args.config, parameters })
 }
 
 fn churn(args: ChurnArgs) -> anyhow::Result<()> {

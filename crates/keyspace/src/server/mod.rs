@@ -35,13 +35,16 @@ pub(crate) mod state;
 
 pub(crate) use state::Server;
 
+use crate::gauge::Allocator;
 use anyhow::Context;
 use config::Config;
 use std::path::PathBuf;
 
 /// What the command line says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// What the program's own allocations come from.
+    pub allocator: Allocator,
     /// A file in redis.conf syntax, read first.
     pub config: Option<PathBuf>,
     /// Parameters as `--name value`, over what the file says.
@@ -58,5 +61,5 @@ pub fn serve(options: &Options) -> anyhow::Result<()> {
         config.read_file(path)?;
     }
     config.read_words(&options.parameters).context("on the command line")?;
-    net::event_loop::run(config)
+    net::event_loop::run(config, options.allocator)
 }

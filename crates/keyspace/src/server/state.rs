@@ -5,7 +5,9 @@ use super::config::Config;
 use super::config::params::LOG_LEVELS;
 use super::db::lazyfree::Lazyfree;
 use super::db::{Clock, Db};
+use super::memory::pulse::Pulse;
 use super::net::clients::Clients;
+use crate::gauge::Allocator;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::hash::{BuildHasher, RandomState};
@@ -69,12 +71,16 @@ pub(crate) struct Server {
     pub(crate) shutdown: bool,
     /// `used_memory` when everything was set up.
     pub(crate) startup_bytes: u64,
+    /// What the program's own allocations come from.
+    pub(crate) allocator: Allocator,
+    /// What is read regularly: RSS, the peak, rates.
+    pub(crate) pulse: Pulse,
     rng: Pcg64Mcg,
 }
 
 impl Server {
     /// A server without data and clients.
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, allocator: Allocator) -> Self {
         // The standard library asks the system for the seeds of its hashers.
         let seed = RandomState::new().hash_one(0);
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
@@ -92,6 +98,8 @@ impl Server {
             port: 0,
             shutdown: false,
             startup_bytes: 0,
+            allocator,
+            pulse: Pulse::default(),
             rng,
             config,
         };
@@ -104,6 +112,17 @@ impl Server {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.clock.now_ms = since.as_millis() as i64;
         self.clock.access = since.as_secs() as u32 & 0x00ff_ffff;
+    }
+
+    /// Reads the figures of memory that are otherwise read ten times a second.
+    pub(crate) fn read_memory(&mut self) {
+        self.pulse.read(self.allocator, self.clock.now_ms);
+    }
+
+    /// Looks at the peak of memory, if much has come or gone since it was looked at.
+    #[inline]
+    pub(crate) fn note_traffic(&mut self) {
+        self.pulse.note_traffic(self.allocator, &self.counters, self.clock.now_ms);
     }
 
     /// A random number.

@@ -2,6 +2,7 @@
 //!
 //! One file per area; [`support`] starts servers and talks to them.
 
+mod books;
 mod commands;
 mod differential;
 mod protocol;

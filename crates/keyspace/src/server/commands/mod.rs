@@ -24,6 +24,7 @@ pub(crate) mod connection;
 pub(crate) mod debug;
 pub(crate) mod fail;
 pub(crate) mod hashes;
+pub(crate) mod help;
 pub(crate) mod introspection;
 pub(crate) mod keys;
 pub(crate) mod keyspace;

@@ -251,6 +251,22 @@ impl Entry {
         }
     }
 
+    /// Bytes of each block of the entry itself, a long string's too, without the inside of a hash
+    /// or list.
+    pub(crate) fn own_blocks(&self) -> impl Iterator<Item = usize> {
+        let blocks = match self {
+            Self::Packed(block) => [block.len(), 0, 0],
+            Self::Rich(rich) => {
+                let string = match &rich.value {
+                    Value::String(bytes) => bytes.capacity(),
+                    Value::Hash(_) | Value::List(_) => 0,
+                };
+                [size_of::<Rich>(), rich.key.len(), string]
+            }
+        };
+        blocks.into_iter()
+    }
+
     /// Bytes of the entry's own block or blocks, without the inside of its value.
     pub(crate) fn shell_bytes(&self) -> usize {
         match self {

@@ -97,6 +97,26 @@ impl Hash {
         }
     }
 
+    /// Bytes of each block that it consists of, but for those of a table's fields.
+    pub(crate) fn own_blocks(&self) -> impl Iterator<Item = usize> {
+        let (flat, table) = match self {
+            Self::Flat(bytes, _) => (Some(bytes.capacity()), None),
+            Self::Table(table) => (None, Some(table)),
+        };
+        let table_bytes = size_of::<Table<Field, Dataset>>();
+        let blocks = table.map(|table| std::iter::once(table_bytes).chain(table.own_blocks()));
+        flat.into_iter().chain(blocks.into_iter().flatten())
+    }
+
+    /// Bytes of the block of each field that has one.
+    pub(crate) fn field_blocks(&self) -> impl Iterator<Item = usize> {
+        let table = match self {
+            Self::Flat(..) => None,
+            Self::Table(table) => Some(table.iter().map(|field| field.0.len())),
+        };
+        table.into_iter().flatten()
+    }
+
     /// The value of a field.
     pub(crate) fn get(&self, field: &[u8]) -> Option<&[u8]> {
         match self {

@@ -65,6 +65,12 @@ impl List {
         1 + self.chunks
     }
 
+    /// Bytes of each block that it consists of.
+    pub(crate) fn own_blocks(&self) -> impl Iterator<Item = usize> {
+        let ring = self.ring.capacity() * size_of::<Chunk>();
+        std::iter::once(ring).chain(self.ring.iter().map(|chunk| chunk.room.capacity()))
+    }
+
     /// Adds an element at an end.
     pub(crate) fn push(&mut self, end: End, element: &[u8]) {
         let fits = match end {

@@ -88,8 +88,13 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
 
     /// Bytes of the table itself.
     pub(crate) fn table_bytes(&self) -> usize {
+        self.own_blocks().sum()
+    }
+
+    /// Bytes of each block that the table itself consists of.
+    pub(crate) fn own_blocks(&self) -> impl Iterator<Item = usize> {
         let list = self.shards.capacity() * size_of::<Shard<T, P>>();
-        list + self.shards.iter().map(HashTable::allocation_size).sum::<usize>()
+        std::iter::once(list).chain(self.shards.iter().map(HashTable::allocation_size))
     }
 
     /// Blocks that the table itself consists of.

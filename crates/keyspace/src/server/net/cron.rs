@@ -9,6 +9,7 @@ const EXPIRE_KEYS: usize = 400;
 /// One tick.
 pub(crate) fn tick(server: &mut Server) {
     limits::check_silence(server);
+    server.pulse.tick(server.allocator, &server.counters, server.clock.now_ms);
 }
 
 /// Removes keys whose time has come, a slice of them in each database. Returns whether there are

@@ -14,6 +14,7 @@
 use super::client::Client;
 use super::listen::{Listener, listen};
 use super::{cron, limits, log};
+use crate::gauge::Allocator;
 use crate::server::Server;
 use crate::server::commands;
 use crate::server::config::Config;
@@ -55,7 +56,7 @@ struct EventLoop {
 ///
 /// # Errors
 /// If it cannot listen, or the system gives no means to wait for events.
-pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) fn run(config: Config, allocator: Allocator) -> anyhow::Result<()> {
     log::start();
     let (mut listeners, port) = listen(&config)?;
     let poll = Poll::new().context("cannot wait for events")?;
@@ -64,7 +65,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     for (i, listener) in listeners.iter_mut().enumerate() {
         listener.register(poll.registry(), Token(FIRST_LISTENER + i))?;
     }
-    let mut server = Server::new(config);
+    let mut server = Server::new(config, allocator);
     server.port = port;
     server.set_log_level();
     let mut it = EventLoop {
@@ -77,7 +78,8 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         to_accept: Vec::new(),
         next_tick: Instant::now(),
     };
-    it.server.startup_bytes = tallow::stats().allocated_bytes;
+    it.server.read_memory();
+    it.server.startup_bytes = it.server.pulse.used_bytes;
     it.announce();
     let result = it.turn_until_shutdown();
     if !it.server.config.unixsocket.is_empty() {
@@ -156,6 +158,7 @@ impl EventLoop {
             if self.next_tick <= Instant::now() {
                 self.tick();
             }
+            self.server.note_traffic();
             self.write_all();
         }
         Ok(())
