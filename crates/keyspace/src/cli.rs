@@ -1,5 +1,7 @@
 //! The command line.
 
+mod load;
+
 use crate::switch;
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
@@ -33,6 +35,8 @@ enum Command {
     Churn(ChurnArgs),
     /// Serve the keyspace to Redis clients.
     Serve(ServeArgs),
+    /// Do the same as churn to any Redis-compatible server, over the wire.
+    Load(load::LoadArgs),
 }
 
 #[derive(Args)]
@@ -86,6 +90,7 @@ pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Churn(args) => churn(args),
         Command::Serve(args) => serve(args),
+        Command::Load(args) => load::load(args),
     }
 }
 

@@ -13,7 +13,8 @@
 //! | [`gauge`], [`machine`] | what the allocator and the machine say | `tallow`, the system allocator |
 //! | [`churn`] | the three phases | all of the above |
 //! | [`server`] | the keyspace for Redis clients | `tallow`, its accounts and defragmentation |
-//! | [`report`] | the run as text, JSON and a page with charts | what churn returns |
+//! | [`load`] | the three phases over the wire, on any Redis-compatible server | clock, bytes, workload |
+//! | [`report`] | the run as text, JSON and a page with charts | what churn and load return |
 
 #![warn(missing_docs)]
 

@@ -5,6 +5,7 @@
 mod books;
 mod commands;
 mod differential;
+mod load;
 mod protocol;
 mod redis_server;
 mod support;
