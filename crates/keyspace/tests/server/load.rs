@@ -5,8 +5,19 @@ use crate::support::Server;
 use redis::cmd;
 use serde_json::Value;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+/// A server without a port, stopped at the end.
+struct SocketServer(Child);
+
+impl Drop for SocketServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Small and short, for a debug build.
 const QUICK: &[&str] = &["--keys", "4K", "--seconds", "0.5", "--heal-seconds", "0.6"];
@@ -94,7 +105,12 @@ fn every_operation_over_a_unix_socket_with_a_password() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("it.sock");
     let socket = socket.to_str().expect("UTF-8");
-    let _server = Server::start(&["--requirepass", "secret", "--unixsocket", socket]);
+    let server = Command::new(env!("CARGO_BIN_EXE_keyspace"))
+        .args(["serve", "--port", "0", "--requirepass", "secret", "--unixsocket", socket])
+        .stdout(Stdio::null())
+        .spawn();
+    let _server = SocketServer(server.expect("the server starts"));
+    wait_until(|| UnixStream::connect(socket).is_ok());
     // Clusters that count, append, prepend, add, delete and compare.
     for workload in ["twitter-4", "twitter-14", "twitter-16", "twitter-20", "twitter-38"] {
         check(&json(&[
@@ -167,16 +183,6 @@ fn where_no_server_is_one_is_told_what_to_do() {
     web_server.join().expect("it has answered");
 }
 
-/// redis-server, stopped at the end.
-struct Redis(Child);
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn redis_server_goes_through_all_phases() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -190,8 +196,8 @@ fn redis_server_goes_through_all_phases() {
         eprintln!("skipped: redis-server is not installed");
         return;
     };
-    let _redis = Redis(redis);
-    wait_until(|| std::os::unix::net::UnixStream::connect(socket).is_ok());
+    let _redis = SocketServer(redis);
+    wait_until(|| UnixStream::connect(socket).is_ok());
     let run = json(&["--connect", socket]);
     check(&run);
     assert_eq!(run["server"]["name"], "redis");
