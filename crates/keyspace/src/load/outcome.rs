@@ -115,7 +115,7 @@ impl Healing {
         let start_ms = before.map_or(0.0, |point| point.wall_ms);
         let healing =
             || timeline.iter().filter(|it| it.phase == Phase::Healed && it.wall_ms < end_ms);
-        let last_high = healing().filter(|point| point.ratio > HEALED_RATIO).last();
+        let last_high = healing().rfind(|point| point.ratio > HEALED_RATIO);
         let high_ms = last_high.map_or(start_ms, |point| point.wall_ms);
         let first_low = healing().find(|point| point.wall_ms > high_ms);
         self.seconds_to_healed = first_low.map(|point| (point.wall_ms - start_ms) / 1e3);

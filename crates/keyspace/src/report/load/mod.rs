@@ -156,7 +156,7 @@ fn defrag_answer(healing: &Healing) -> Option<String> {
 }
 
 /// Readings of one phase. The one after MEMORY PURGE is not among them.
-fn of_phase<'a>(report: &'a LoadReport, phase: Phase) -> Vec<&'a Point> {
+fn of_phase(report: &LoadReport, phase: Phase) -> Vec<&Point> {
     let end_ms = report.phases[2].point.wall_ms;
     report.timeline.iter().filter(|it| it.phase == phase && it.wall_ms <= end_ms).collect()
 }
