@@ -7,5 +7,6 @@ mod commands;
 mod differential;
 mod load;
 mod protocol;
+mod real_clients;
 mod redis_server;
 mod support;
