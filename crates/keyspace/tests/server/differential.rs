@@ -111,6 +111,9 @@ const PATTERNS: &[&str] =
     &["*", "?", "list*", "[a-c]", "[^a]", "h?sh*", "\\a", "*2", "", "[a", "{x}*", "[b-a]", "**a"];
 const TIMES: &[&str] = &["99999999999", "9999999999999", "4611686018427387904"];
 
+/// Commands on one hash and one list that become large.
+const DEEP: &str = include_str!("deep.txt");
+
 /// One command drawn from the grammar.
 fn draw(draw: &mut Draw, grammar: &[&str]) -> Vec<Vec<u8>> {
     let mut args = Vec::new();
@@ -169,6 +172,13 @@ fn argument(draw: &mut Draw, kind: &str) -> Vec<u8> {
         "T" => draw.one(TIMES),
         "p" => draw.one(PATTERNS),
         "b" => draw.one(&["0", "0", "0", "1", "2", "15", "16", "-1", "abc", "4294967296"]),
+        "x" => return (draw.below(800) as i64 - 200).to_string().into_bytes(),
+        "w" => return draw.below(300).to_string().into_bytes(),
+        "l" => {
+            // Few contents, so that some are met again; most are short.
+            let length = [1, 3, 40, 254, 255, 300, 9000][draw.below(7).min(draw.below(7))];
+            return vec![b'a' + draw.below(2) as u8; length];
+        }
         word => word,
     };
     text.as_bytes().to_vec()
@@ -293,17 +303,16 @@ impl Both {
     }
 }
 
-fn run(seed: u64, commands: usize, version: Option<&str>) {
+fn run(seed: u64, commands: usize, grammar: &[&str], version: Option<&str>) {
     let Some(mut both) = Both::start() else { return };
     if let Some(version) = version {
         let hello = [b"HELLO".to_vec(), version.as_bytes().to_vec()];
         both.ours.ask(&hello);
         both.theirs.ask(&hello);
     }
-    let grammar: Vec<&str> = GRAMMAR.lines().filter(|line| !line.starts_with('#')).collect();
     let mut source = Draw(seed);
     for i in 0..commands {
-        both.ask(&draw(&mut source, &grammar));
+        both.ask(&draw(&mut source, grammar));
         if i % 100 == 0 {
             both.ask_for_everything();
         }
@@ -314,17 +323,54 @@ fn run(seed: u64, commands: usize, version: Option<&str>) {
     both.finish();
 }
 
+fn lines(text: &'static str) -> Vec<&'static str> {
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
 #[test]
 fn random_commands_in_resp2() {
     for seed in 1..=4 {
-        run(seed, 4000, None);
+        run(seed, 4000, &lines(GRAMMAR), None);
     }
 }
 
 #[test]
 fn random_commands_in_resp3() {
-    run(5, 4000, Some("3"));
+    run(5, 4000, &lines(GRAMMAR), Some("3"));
 }
+
+#[test]
+fn large_values() {
+    for seed in 6..=8 {
+        run(seed, 3000, &lines(DEEP), None);
+    }
+}
+
+/// What has expired is not there, whatever asks for it first. Nobody else removes it meanwhile.
+#[test]
+fn expired_keys() {
+    let Some(mut both) = Both::start() else { return };
+    both.ask_line("DEBUG SET-ACTIVE-EXPIRE 0");
+    let commands = lines(EXPIRED);
+    for (i, _) in commands.iter().enumerate() {
+        both.ask_line(&format!("SET string{i} 5 PX 20"));
+        both.ask_line(&format!("HSET hash{i} f 5"));
+        both.ask_line(&format!("PEXPIRE hash{i} 20"));
+        both.ask_line(&format!("RPUSH list{i} 5 6"));
+        both.ask_line(&format!("PEXPIRE list{i} 20"));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    both.ask_line("DBSIZE");
+    for (i, command) in commands.iter().enumerate() {
+        both.ask_line(&command.replace('#', &i.to_string()));
+    }
+    both.ask_line("KEYS string*");
+    both.ask_line("SCAN 0 COUNT 10000");
+    both.finish();
+}
+
+/// Commands on keys that have expired, whose names end in `#`.
+const EXPIRED: &str = include_str!("expired.txt");
 
 /// Cases that a random walk seldom meets, as a person with telnet types them.
 const EDGES: &str = include_str!("edges.txt");
@@ -332,7 +378,7 @@ const EDGES: &str = include_str!("edges.txt");
 #[test]
 fn edge_cases() {
     let Some(mut both) = Both::start() else { return };
-    for line in EDGES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in lines(EDGES) {
         both.ask_line(line);
     }
     both.finish();

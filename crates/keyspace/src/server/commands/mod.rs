@@ -221,15 +221,20 @@ impl Ctx<'_> {
     }
 }
 
-/// Executes one request.
-pub(crate) fn execute(server: &mut Server, client: &mut Client, args: Args<'_>) {
-    let started = Instant::now();
+/// Executes one request, which was begun with at `started`. Returns when it was done: where the next
+/// one of a pipeline begins, so that the clock is read once for each.
+pub(crate) fn execute(
+    server: &mut Server,
+    client: &mut Client,
+    args: Args<'_>,
+    started: Instant,
+) -> Instant {
     let index = match find(server, client, args) {
         Ok(index) => index,
         Err(fail) => {
             server.counters.error_replies += 1;
             client.reply.error(&fail.to_string());
-            return;
+            return started;
         }
     };
     let spec = server.commands.spec(index);
@@ -244,7 +249,9 @@ pub(crate) fn execute(server: &mut Server, client: &mut Client, args: Args<'_>) 
         client.reply.error(&fail.to_string());
         server.counters.error_replies += 1;
     }
-    server.commands.note(index, started.elapsed(), failed);
+    let done = Instant::now();
+    server.commands.note(index, done - started, failed);
+    done
 }
 
 /// The command of a request, if it may be executed.

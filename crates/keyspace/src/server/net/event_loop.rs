@@ -333,28 +333,25 @@ fn execute_input(server: &mut Server, client: &mut Client, input: &[u8]) {
 
 /// Executes all whole requests in `bytes`; returns how much that was.
 fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
-    let mut used = 0;
+    let (mut used, mut now) = (0, Instant::now());
+    // Taken out, since its arguments are read while the client is changed.
+    let mut scanner = mem::take(&mut client.scanner);
     while used < bytes.len() && !client.closing && !client.dead {
         let bounds = Bounds {
             max_bulk_bytes: server.config.proto_max_bulk_len as i64,
             is_authenticated: client.authenticated,
         };
         let rest = &bytes[used..];
-        // Taken out, since its arguments are read while the client is changed.
-        let mut scanner = mem::take(&mut client.scanner);
         match scanner.scan(rest, bounds) {
             Scanned::Request(count) => {
                 let args = scanner.args(rest);
                 if args.len() > 0 {
-                    commands::execute(server, client, args);
+                    now = commands::execute(server, client, args, now);
                 }
                 used += count;
                 scanner.next();
             }
-            Scanned::Incomplete => {
-                client.scanner = scanner;
-                break;
-            }
+            Scanned::Incomplete => break,
             Scanned::Refused(text) => {
                 client.reply.error(&format!("ERR Protocol error: {text}"));
                 server.counters.error_replies += 1;
@@ -363,7 +360,7 @@ fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
                 used = bytes.len();
             }
         }
-        client.scanner = scanner;
     }
+    client.scanner = scanner;
     if client.closing { bytes.len() } else { used }
 }
