@@ -21,6 +21,8 @@ pub(crate) struct Buffer<P: Purpose> {
 impl<P: Purpose> Buffer<P> {
     /// The smallest room.
     const MIN_BYTES: usize = 64;
+    /// The most room that is made for what may be added to a value.
+    const MAX_SPARE_BYTES: usize = 1 << 20;
 
     /// An empty string without memory.
     pub(crate) const fn new() -> Self {
@@ -57,11 +59,12 @@ impl<P: Purpose> Buffer<P> {
         self.extend(&[byte]);
     }
 
-    /// Makes the string `len` bytes long, with zeros at its end if it was shorter.
+    /// Makes the string `len` bytes long, with zeros at its end if it was shorter. Room for as much
+    /// again is made, but for no more than a mebibyte, as in Redis: values stay for long.
     pub(crate) fn resize(&mut self, len: usize) {
         if len > self.len {
             if len > self.room.len() {
-                self.grow(len);
+                self.make_room(len + len.min(Self::MAX_SPARE_BYTES));
             }
             self.room[self.len..len].fill(0);
         }
