@@ -102,6 +102,9 @@ fn stats(server: &mut Server, text: &mut String) {
     field(text, "expired_keys", server.dbs.iter().map(|db| db.expired_keys).sum::<u64>());
     field(text, "evicted_keys", it.evicted_keys);
     field(text, "evicted_clients", it.evicted_clients);
+    let (total, current) = server.maxmemory.exceeded_ms(server.clock.now_ms);
+    field(text, "total_eviction_exceeded_time", total);
+    field(text, "current_eviction_exceeded_time", current);
     field(text, "keyspace_hits", it.keyspace_hits);
     field(text, "keyspace_misses", it.keyspace_misses);
     field(text, "total_error_replies", it.error_replies);

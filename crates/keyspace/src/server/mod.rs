@@ -28,6 +28,7 @@ pub(crate) mod config;
 pub(crate) mod db;
 pub(crate) mod http;
 pub(crate) mod info;
+pub(crate) mod maxmemory;
 pub(crate) mod memory;
 pub(crate) mod net;
 pub(crate) mod resp;

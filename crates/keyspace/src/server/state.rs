@@ -4,7 +4,9 @@ use super::commands::Registry;
 use super::config::Config;
 use super::config::params::LOG_LEVELS;
 use super::db::lazyfree::Lazyfree;
+use super::db::lfu::Lfu;
 use super::db::{Clock, Db};
+use super::maxmemory::Maxmemory;
 use super::memory::pulse::Pulse;
 use super::net::clients::Clients;
 use crate::gauge::Allocator;
@@ -63,6 +65,8 @@ pub(crate) struct Server {
     pub(crate) counters: Counters,
     /// Frees big values elsewhere.
     pub(crate) lazyfree: Lazyfree,
+    /// Gives keys up when memory is short.
+    pub(crate) maxmemory: Maxmemory,
     /// Whether keys are removed when their time has come (DEBUG SET-ACTIVE-EXPIRE).
     pub(crate) active_expire: bool,
     /// The TCP port that is listened on; 0 for none.
@@ -94,6 +98,7 @@ impl Server {
             run_id,
             counters: Counters::default(),
             lazyfree: Lazyfree::default(),
+            maxmemory: Maxmemory::new(rng.random()),
             active_expire: true,
             port: 0,
             shutdown: false,
@@ -112,6 +117,11 @@ impl Server {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.clock.now_ms = since.as_millis() as i64;
         self.clock.access = since.as_secs() as u32 & 0x00ff_ffff;
+        self.clock.lfu = self.config.maxmemory_policy.is_lfu().then_some(Lfu {
+            minutes: (since.as_secs() / 60) as u16,
+            log_factor: self.config.lfu_log_factor as u32,
+            decay_minutes: self.config.lfu_decay_time as u32,
+        });
     }
 
     /// Reads the figures of memory that are otherwise read ten times a second.

@@ -5,6 +5,7 @@
 mod books;
 mod commands;
 mod differential;
+mod evict;
 mod load;
 mod protocol;
 mod real_clients;

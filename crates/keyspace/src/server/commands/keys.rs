@@ -126,11 +126,15 @@ fn unlink(ctx: &mut Ctx<'_>) -> Handled {
 }
 
 /// EXISTS and TOUCH: a lookup notes that the key was used. A key named twice counts twice.
+/// EXISTS and TOUCH: only the latter counts as use.
 fn exists(ctx: &mut Ctx<'_>) -> Handled {
-    let mut count = 0;
+    let (mut count, touches) = (0, ctx.arg_is(0, "touch"));
     for key in ctx.args.from(1) {
         let (db, clock) = ctx.db();
-        let found = db.lookup(key, clock).is_some();
+        let found = match touches {
+            true => db.lookup(key, clock).is_some(),
+            false => db.peek(key, clock).is_some(),
+        };
         count += usize::from(found);
         ctx.count_lookup(found);
     }

@@ -4,7 +4,6 @@ use super::fail::int;
 use super::flag::{FAST, LOADING, READONLY, STALE, WRITE};
 use super::scan::{ScanOptions, cursor, matches};
 use super::{CommandSpec, Ctx, Fail, Handled};
-use crate::server::Server;
 
 /// The family's table.
 pub(crate) const TABLE: &[CommandSpec] = &[
@@ -49,11 +48,6 @@ pub(crate) const TABLE: &[CommandSpec] = &[
         "Changes the selected database.",
     ),
 ];
-
-/// Whether a command that may take memory can be executed: makes room if it must and may.
-pub(crate) fn has_room(server: &Server) -> bool {
-    tallow::stats().allocated_bytes <= server.config.maxmemory
-}
 
 fn keys(ctx: &mut Ctx<'_>) -> Handled {
     let pattern = ctx.args.at(1);

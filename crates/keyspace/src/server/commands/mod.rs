@@ -30,6 +30,7 @@ pub(crate) mod keys;
 pub(crate) mod keyspace;
 pub(crate) mod lists;
 pub(crate) mod memory;
+pub(crate) mod object;
 pub(crate) mod pubsub;
 pub(crate) mod registry;
 pub(crate) mod scan;
@@ -42,6 +43,7 @@ pub(crate) use registry::Registry;
 
 use super::Server;
 use super::db::{Clock, Db};
+use super::maxmemory::{self, Room};
 use super::net::client::Client;
 use super::resp::{Args, Reply};
 use std::time::Instant;
@@ -53,6 +55,7 @@ pub(crate) const FAMILIES: &[&[CommandSpec]] = &[
     lists::TABLE,
     keys::TABLE,
     keyspace::TABLE,
+    object::TABLE,
     connection::TABLE,
     client::TABLE,
     pubsub::TABLE,
@@ -266,7 +269,7 @@ fn find(server: &mut Server, client: &Client, args: Args<'_>) -> Result<usize, F
         server.commands.note_rejected(index);
         return Err(Fail::NO_AUTH);
     }
-    if spec.is(flag::DENYOOM) && server.config.maxmemory != 0 && !keyspace::has_room(server) {
+    if maxmemory::make_room(server) == Room::None && spec.is(flag::DENYOOM) {
         server.commands.note_rejected(index);
         return Err(Fail::OOM);
     }

@@ -5,6 +5,7 @@
 
 use super::kind::Field;
 use crate::server::Server;
+use crate::server::maxmemory;
 
 /// A parameter.
 pub(crate) struct Param {
@@ -67,15 +68,17 @@ pub(crate) static TABLE: &[Param] = &[
     Param::new("save", "", Text(|c| &mut c.save)),
     Param::fixed("appendonly", "no", Bool(|c| &mut c.appendonly)),
     // maxmemory.
-    Param::new("maxmemory", "0", Bytes(|c| &mut c.maxmemory, 0)),
-    Param::new("maxmemory-policy", "noeviction", Policy(|c| &mut c.maxmemory_policy)),
+    Param::new("maxmemory", "0", Bytes(|c| &mut c.maxmemory, 0)).then(maxmemory::changed),
+    Param::new("maxmemory-policy", "noeviction", Policy(|c| &mut c.maxmemory_policy))
+        .then(maxmemory::changed),
     Param::new("maxmemory-samples", "5", Int(|c| &mut c.maxmemory_samples, 1, 64)),
     Param::new(
         "maxmemory-eviction-tenacity",
         "10",
         Int(|c| &mut c.maxmemory_eviction_tenacity, 0, 100),
     ),
-    Param::new("maxmemory-counts-resident", "no", Bool(|c| &mut c.maxmemory_counts_resident)),
+    Param::new("maxmemory-counts-resident", "no", Bool(|c| &mut c.maxmemory_counts_resident))
+        .then(maxmemory::changed),
     Param::new("lfu-log-factor", "10", Int(|c| &mut c.lfu_log_factor, 0, i32::MAX as i64)),
     Param::new("lfu-decay-time", "1", Int(|c| &mut c.lfu_decay_time, 0, i32::MAX as i64)),
     // Clients.

@@ -61,6 +61,19 @@ impl ExpiryIndex {
         self.stale
     }
 
+    /// A random item's hash, from a random number. Costs some hundred additions.
+    pub(crate) fn draw(&self, number: u64) -> Option<u64> {
+        let mut at = number.checked_rem(self.items as u64)? as usize;
+        let slots = self.slots.iter().flat_map(|slots| slots.iter());
+        for slot in std::iter::once(&self.pending).chain(slots) {
+            match slot.get(at) {
+                Some(hash) => return Some(*hash),
+                None => at -= slot.len(),
+            }
+        }
+        None
+    }
+
     /// Enters a key that expires at `at`.
     pub(crate) fn insert(&mut self, hash: u64, at: UnixMs, now: UnixMs) {
         if self.items == 0 {
@@ -171,6 +184,17 @@ fn tick_of(at: UnixMs) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_item_can_be_drawn() {
+        let mut index = ExpiryIndex::new();
+        for i in 0..1000 {
+            index.insert(i, 1_000_000 + i as UnixMs * 997, 1_000_000);
+        }
+        let drawn: std::collections::HashSet<_> = (0..1000).map(|i| index.draw(i)).collect();
+        assert_eq!(drawn.len(), 1000);
+        assert_eq!(ExpiryIndex::new().draw(7), None);
+    }
 
     #[test]
     fn each_is_due_once_and_in_time() {

@@ -6,7 +6,7 @@
 //! | [`value`], [`hash`], [`list`] | the kinds of values |
 //! | [`table`] | the hash table that grows in small steps |
 //! | [`expiry`] | which keys expire when |
-//! | [`evict`] | which key to give up when memory is short |
+//! | [`evict`], [`lfu`] | which key to give up when memory is short, and how often one is used |
 //! | [`lazyfree`] | freeing big values on another thread |
 //! | [`walk`] | visiting everything in slices, for defragmentation |
 //!
@@ -21,6 +21,7 @@ pub(crate) mod evict;
 pub(crate) mod expiry;
 pub(crate) mod hash;
 pub(crate) mod lazyfree;
+pub(crate) mod lfu;
 pub(crate) mod list;
 pub(crate) mod table;
 pub(crate) mod value;
@@ -31,6 +32,7 @@ pub(crate) use value::{Value, ValueRef};
 
 use super::accounts::Tables;
 use expiry::ExpiryIndex;
+use lfu::Lfu;
 use std::hash::RandomState;
 use table::{Keyed, Table};
 
@@ -46,8 +48,10 @@ impl Keyed for Entry {
 pub(crate) struct Clock {
     /// Unix time.
     pub(crate) now_ms: UnixMs,
-    /// What a lookup writes into the entry: 24 bits of seconds.
+    /// 24 bits of seconds, which a lookup writes into the entry,
     pub(crate) access: u32,
+    /// unless entries have counters.
+    pub(crate) lfu: Option<Lfu>,
 }
 
 /// A database.
@@ -58,6 +62,8 @@ pub(crate) struct Db {
     with_expiry: usize,
     /// Keys removed because their time had come.
     pub(crate) expired_keys: u64,
+    /// The last of the numbers that counters of use are raised by.
+    drawn: u64,
 }
 
 impl Db {
@@ -68,6 +74,7 @@ impl Db {
             expiry: ExpiryIndex::new(),
             with_expiry: 0,
             expired_keys: 0,
+            drawn: 0,
         }
     }
 
@@ -99,8 +106,14 @@ impl Db {
     /// The entry of a key, noted as used.
     #[inline]
     pub(crate) fn lookup(&mut self, key: &[u8], clock: Clock) -> Option<&mut Entry> {
+        let Some(lfu) = clock.lfu else {
+            let entry = self.peek(key, clock)?;
+            entry.set_access(clock.access);
+            return Some(entry);
+        };
+        let draw = self.draw();
         let entry = self.peek(key, clock)?;
-        entry.set_access(clock.access);
+        entry.set_access(lfu.used(entry.access(), draw));
         Some(entry)
     }
 
@@ -121,7 +134,7 @@ impl Db {
     /// Puts an entry in, in place of the one with its key, which is returned.
     #[inline]
     pub(crate) fn insert(&mut self, mut entry: Entry, clock: Clock) -> Option<Entry> {
-        entry.set_access(clock.access);
+        entry.set_access(clock.lfu.map_or(clock.access, Lfu::fresh));
         let at = entry.expires_at();
         let hash = at.map(|_| self.table.hash(entry.key()));
         let old = self.table.insert(entry);
@@ -130,6 +143,25 @@ impl Db {
             self.index(hash.unwrap_or(0), before, at, clock);
         }
         old
+    }
+
+    /// A number that is random enough for counters (a linear congruential generator).
+    fn draw(&mut self) -> u64 {
+        self.drawn = self.drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.drawn >> 32
+    }
+
+    /// A random key that expires: `draw` gives random numbers.
+    pub(crate) fn random_expiring(&self, mut draw: impl FnMut() -> u64) -> Option<&Entry> {
+        /// Items that lead to nothing are not many for long.
+        const TRIES: usize = 32;
+        if self.with_expiry == 0 {
+            return None;
+        }
+        let expires = |entry: &&Entry| entry.expires_at().is_some();
+        (0..TRIES)
+            .find_map(|_| self.table.find_by_hash(self.expiry.draw(draw())?).find(expires))
+            .or_else(|| self.table.iter().find(expires))
     }
 
     /// Takes a key out.

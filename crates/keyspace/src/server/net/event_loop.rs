@@ -18,6 +18,7 @@ use crate::gauge::Allocator;
 use crate::server::Server;
 use crate::server::commands;
 use crate::server::config::Config;
+use crate::server::maxmemory;
 use crate::server::resp::request::{Bounds, Scanned};
 use anyhow::Context;
 use mio::net::UnixStream;
@@ -154,7 +155,7 @@ impl EventLoop {
                     }
                 }
             }
-            more = cron::expire(&mut self.server);
+            more = cron::expire(&mut self.server) | maxmemory::go_on(&mut self.server);
             if self.next_tick <= Instant::now() {
                 self.tick();
             }
