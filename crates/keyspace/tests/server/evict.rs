@@ -214,7 +214,8 @@ fn what_the_kernel_counts_can_be_limited() {
     }
     assert!(server.info("evicted_keys").parse::<u64>().expect("a number") > 50_000);
     let keys: u64 = redis::cmd("DBSIZE").query(&mut connection).expect("DBSIZE");
-    assert!(keys > 40_000, "no more than needed went: {keys}");
+    // Without defragmentation more must go than a compact heap would lose.
+    assert!(keys > 10_000, "{keys}");
     // RSS is looked at ten times a second.
     let start = Instant::now();
     while rss() > 62 * MIB {
