@@ -7,6 +7,7 @@ mod commands;
 mod differential;
 mod evict;
 mod load;
+mod page;
 mod protocol;
 mod real_clients;
 mod redis_server;

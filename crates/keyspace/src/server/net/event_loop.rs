@@ -18,11 +18,12 @@ use crate::gauge::Allocator;
 use crate::server::Server;
 use crate::server::commands;
 use crate::server::config::Config;
+use crate::server::http::{self, link::LoopEnd};
 use crate::server::maxmemory;
 use crate::server::resp::request::{Bounds, Scanned};
 use anyhow::Context;
 use mio::net::UnixStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ const SIGNALS: Token = Token(0);
 const FIRST_LISTENER: usize = 1;
 /// Tokens from here on are places of clients.
 const FIRST_CLIENT: usize = 64;
+/// The page has asked for something.
+const PAGE: Token = Token(FIRST_CLIENT - 1);
 
 struct EventLoop {
     server: Server,
@@ -51,6 +54,8 @@ struct EventLoop {
     /// Whether connections may be waiting that were not accepted in their turn.
     to_accept: Vec<usize>,
     next_tick: Instant,
+    /// Where the page asks, with `http`.
+    page: Option<LoopEnd>,
 }
 
 /// Serves until it is told to stop.
@@ -66,6 +71,13 @@ pub(crate) fn run(config: Config, allocator: Allocator) -> anyhow::Result<()> {
     for (i, listener) in listeners.iter_mut().enumerate() {
         listener.register(poll.registry(), Token(FIRST_LISTENER + i))?;
     }
+    let (page, page_url) = match config.http.as_str() {
+        "" => (None, None),
+        _ => {
+            let (page, url) = http::start(&config, Waker::new(poll.registry(), PAGE)?)?;
+            (Some(page), Some(url))
+        }
+    };
     let mut server = Server::new(config, allocator);
     server.port = port;
     server.set_log_level();
@@ -78,10 +90,14 @@ pub(crate) fn run(config: Config, allocator: Allocator) -> anyhow::Result<()> {
         to_read: Vec::new(),
         to_accept: Vec::new(),
         next_tick: Instant::now(),
+        page,
     };
     it.server.read_memory();
     it.server.startup_bytes = it.server.pulse.used_bytes;
     it.announce();
+    if let Some(url) = page_url {
+        println!("The page is at {url}");
+    }
     let result = it.turn_until_shutdown();
     if !it.server.config.unixsocket.is_empty() {
         let _ = std::fs::remove_file(&it.server.config.unixsocket);
@@ -138,6 +154,11 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     SIGNALS => self.take_signals(),
+                    PAGE => {
+                        if let Some(page) = &self.page {
+                            page.answer(&mut self.server);
+                        }
+                    }
                     Token(token) if token < FIRST_CLIENT => self.accept(token - FIRST_LISTENER),
                     Token(token) => {
                         let place = token - FIRST_CLIENT;

@@ -92,7 +92,8 @@ fn bind(name: &str, port: u16, config: &Config) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
 }
 
-fn is_loopback(ip: IpAddr) -> bool {
+/// Whether only this machine reaches it.
+pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
