@@ -45,7 +45,9 @@ const CHARTS = [
 ];
 
 function draw(chart) {
-  const { id, text, width = 400, height = 120, least = 0 } = chart;
+  const { id, text, least = 0 } = chart, isWide = chart.width && innerWidth > 860;
+  // In the units of the drawing: what is narrow on the screen keeps letters of a size to read.
+  const width = isWide ? chart.width : 400, height = isWide ? chart.height : 120;
   const last = history.at(-1), before = history.at(-2);
   const step = Math.ceil(history.length / SHOWN);
   const at = history.map((_, i) => i).filter((i) => (history.length - 1 - i) % step === 0);
