@@ -146,7 +146,7 @@ fn charts_have_data_in_chromium() {
     let profile = tempfile::tempdir().expect("a folder");
     let dump = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"])
-        .args(["--virtual-time-budget=6000", "--dump-dom", "--window-size=1280,800"])
+        .args(["--virtual-time-budget=120000", "--dump-dom", "--window-size=1280,800"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("http://127.0.0.1:{}/", page.http_port))
         .output();
