@@ -100,6 +100,7 @@ fn stats(server: &mut Server, text: &mut String) {
     field(text, "total_net_output_bytes", it.net_output_bytes);
     field(text, "rejected_connections", it.rejected_connections);
     field(text, "expired_keys", server.dbs.iter().map(|db| db.expired_keys).sum::<u64>());
+    server.expire_cycle.write_fields(text);
     field(text, "evicted_keys", it.evicted_keys);
     field(text, "evicted_clients", it.evicted_clients);
     let (total, current) = server.maxmemory.exceeded_ms(server.clock.now_ms);
@@ -110,6 +111,7 @@ fn stats(server: &mut Server, text: &mut String) {
     field(text, "total_error_replies", it.error_replies);
     field(text, "client_query_buffer_limit_disconnections", it.query_buffer_disconnections);
     field(text, "client_output_buffer_limit_disconnections", it.output_buffer_disconnections);
+    server.defrag.write_fields(text);
 }
 
 fn command_stats(server: &mut Server, text: &mut String) {

@@ -3,12 +3,14 @@
 use super::commands::Registry;
 use super::config::Config;
 use super::config::params::LOG_LEVELS;
+use super::db::defrag::ActiveDefrag;
 use super::db::lazyfree::Lazyfree;
 use super::db::lfu::Lfu;
 use super::db::{Clock, Db};
 use super::maxmemory::Maxmemory;
 use super::memory::pulse::Pulse;
 use super::net::clients::Clients;
+use super::net::expire::ExpireCycle;
 use crate::gauge::Allocator;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -67,6 +69,10 @@ pub(crate) struct Server {
     pub(crate) lazyfree: Lazyfree,
     /// Gives keys up when memory is short.
     pub(crate) maxmemory: Maxmemory,
+    /// Moves the data together.
+    pub(crate) defrag: ActiveDefrag,
+    /// Removes keys whose time has come.
+    pub(crate) expire_cycle: ExpireCycle,
     /// Whether keys are removed when their time has come (DEBUG SET-ACTIVE-EXPIRE).
     pub(crate) active_expire: bool,
     /// The TCP port that is listened on; 0 for none.
@@ -99,6 +105,8 @@ impl Server {
             counters: Counters::default(),
             lazyfree: Lazyfree::default(),
             maxmemory: Maxmemory::new(rng.random()),
+            defrag: ActiveDefrag::new(),
+            expire_cycle: ExpireCycle::default(),
             active_expire: true,
             port: 0,
             shutdown: false,

@@ -94,6 +94,8 @@ fn resetstat(ctx: &mut Ctx<'_>) -> Handled {
     ctx.server.counters = Counters::default();
     ctx.server.commands.reset_stats();
     ctx.server.dbs.iter_mut().for_each(|db| db.expired_keys = 0);
+    ctx.server.expire_cycle.reset_counters();
+    ctx.server.defrag.reset_counters();
     ctx.reply().ok();
     Ok(())
 }

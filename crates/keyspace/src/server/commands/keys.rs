@@ -107,9 +107,7 @@ fn remove(ctx: &mut Ctx<'_>, lazily: bool) -> Handled {
         }
         if let Some(entry) = db.remove(key) {
             count += 1;
-            if lazily {
-                ctx.server.lazyfree.free(entry);
-            }
+            ctx.server.lazyfree.free_if(lazily, entry);
         }
     }
     ctx.reply().count(count);
@@ -177,7 +175,8 @@ fn rename_unless(
         && let Some(entry) = db.remove(from)
         && let Some(old) = db.insert(entry.renamed(to), clock)
     {
-        ctx.server.lazyfree.free(old);
+        let lazily = ctx.server.config.lazyfree_lazy_server_del;
+        ctx.server.lazyfree.free_if(lazily, old);
     }
     Ok(true)
 }
@@ -208,7 +207,8 @@ fn copy(ctx: &mut Ctx<'_>) -> Handled {
         return Ok(());
     };
     if let Some(old) = db.insert(entry, clock) {
-        ctx.server.lazyfree.free(old);
+        let lazily = ctx.server.config.lazyfree_lazy_server_del;
+        ctx.server.lazyfree.free_if(lazily, old);
     }
     ctx.reply().int(1);
     Ok(())
@@ -281,7 +281,8 @@ fn expire(ctx: &mut Ctx<'_>) -> Handled {
     if allowed && at <= clock.now_ms {
         // In the past: it has expired.
         if let Some(entry) = db.remove(key) {
-            ctx.server.lazyfree.free(entry);
+            let lazily = ctx.server.config.lazyfree_lazy_expire;
+            ctx.server.lazyfree.free_if(lazily, entry);
         }
     } else if allowed {
         db.set_expiry(key, Some(at), clock);

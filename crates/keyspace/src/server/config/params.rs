@@ -120,13 +120,13 @@ pub(crate) static TABLE: &[Param] = &[
         "1000",
         Int(|c| &mut c.active_defrag_max_scan_fields, 1, i64::MAX),
     ),
-    // Expiry and freeing.
+    // Expiry and freeing: in the background unless told otherwise, as in Valkey 8; Redis 7 says no.
     Param::new("active-expire-effort", "1", Int(|c| &mut c.active_expire_effort, 1, 10)),
-    Param::new("lazyfree-lazy-eviction", "no", Bool(|c| &mut c.lazyfree_lazy_eviction)),
-    Param::new("lazyfree-lazy-expire", "no", Bool(|c| &mut c.lazyfree_lazy_expire)),
-    Param::new("lazyfree-lazy-server-del", "no", Bool(|c| &mut c.lazyfree_lazy_server_del)),
-    Param::new("lazyfree-lazy-user-del", "no", Bool(|c| &mut c.lazyfree_lazy_user_del)),
-    Param::new("lazyfree-lazy-user-flush", "no", Bool(|c| &mut c.lazyfree_lazy_user_flush)),
+    Param::new("lazyfree-lazy-eviction", "yes", Bool(|c| &mut c.lazyfree_lazy_eviction)),
+    Param::new("lazyfree-lazy-expire", "yes", Bool(|c| &mut c.lazyfree_lazy_expire)),
+    Param::new("lazyfree-lazy-server-del", "yes", Bool(|c| &mut c.lazyfree_lazy_server_del)),
+    Param::new("lazyfree-lazy-user-del", "yes", Bool(|c| &mut c.lazyfree_lazy_user_del)),
+    Param::new("lazyfree-lazy-user-flush", "yes", Bool(|c| &mut c.lazyfree_lazy_user_flush)),
     // Values.
     Param::new(
         "hash-max-listpack-entries",

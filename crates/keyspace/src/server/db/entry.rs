@@ -114,6 +114,15 @@ impl Entry {
         }
     }
 
+    /// How many blocks it takes to free its value.
+    #[inline]
+    pub(crate) fn free_effort(&self) -> usize {
+        match self {
+            Self::Packed(_) => 0,
+            Self::Rich(rich) => rich.value.free_effort(),
+        }
+    }
+
     /// The value, taken out of an entry that is no longer needed, if it has memory of its own.
     pub(crate) fn into_value(self) -> Option<Value> {
         match self {
@@ -276,9 +285,27 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Where its own block and what belongs to it lie, to see whether they have moved.
+    pub(super) fn addresses(&self) -> [usize; 3] {
+        match self {
+            Self::Packed(block) => [block.as_ptr().addr(), 0, 0],
+            Self::Rich(rich) => {
+                let value = match rich.value.as_ref() {
+                    ValueRef::String(bytes) => bytes.as_ptr().addr(),
+                    ValueRef::Hash(hash) => hash.address(),
+                    ValueRef::List(list) => list.address(),
+                    ValueRef::Int(_) => 0,
+                };
+                [(&raw const **rich).addr(), rich.key.as_ptr().addr(), value]
+            }
+        }
+    }
+}
+
 impl Relocate for Entry {
-    /// Moves the entry's own blocks and a string. Hashes and lists can be large: whoever walks the
-    /// keyspace visits their insides in slices.
+    /// Moves the entry's own blocks, a string, and the outermost block of a hash or list. These can
+    /// be large: whoever walks the keyspace visits their insides in slices.
     fn relocate(&mut self, mover: &mut Mover<'_>) {
         match self {
             Self::Packed(block) => block.relocate(mover),
@@ -290,8 +317,10 @@ impl Relocate for Entry {
 impl Relocate for Rich {
     fn relocate(&mut self, mover: &mut Mover<'_>) {
         self.key.relocate(mover);
-        if let Value::String(bytes) = &mut self.value {
-            bytes.relocate(mover);
+        match &mut self.value {
+            Value::String(bytes) => bytes.relocate(mover),
+            Value::Hash(hash) => hash.relocate_shell(mover),
+            Value::List(list) => list.relocate_shell(mover),
         }
     }
 }

@@ -15,7 +15,8 @@
 //! A large one is a [`Table`] as the keyspace itself is one, so it too grows in small steps, where
 //! Redis rehashes a big hash over many commands.
 
-use super::table::{Keyed, Table};
+use super::still::Still;
+use super::table::{Keyed, Table, Walk};
 use crate::server::accounts::{Block, Dataset, block};
 use crate::server::buffer::Buffer;
 use allocator_api2::boxed::Box;
@@ -39,7 +40,7 @@ pub(crate) enum Hash {
     /// Pairs one after the other, and how many.
     Flat(Buffer<Dataset>, usize),
     /// A table of pairs.
-    Table(Box<Table<Field, Dataset>, In<Dataset>>),
+    Table(Box<Still<Table<Field, Dataset>>, In<Dataset>>),
 }
 
 /// A field and its value in one block.
@@ -64,12 +65,6 @@ impl Keyed for Field {
     }
 }
 
-impl Relocate for Field {
-    fn relocate(&mut self, mover: &mut Mover<'_>) {
-        self.0.relocate(mover);
-    }
-}
-
 impl Hash {
     /// An empty one.
     pub(crate) fn new() -> Self {
@@ -80,7 +75,7 @@ impl Hash {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Flat(_, count) => *count,
-            Self::Table(table) => table.len(),
+            Self::Table(table) => table.0.len(),
         }
     }
 
@@ -93,7 +88,7 @@ impl Hash {
     pub(crate) fn block_count(&self) -> usize {
         match self {
             Self::Flat(..) => 1,
-            Self::Table(table) => 1 + table.shard_count() + table.len(),
+            Self::Table(table) => 1 + 2 * table.0.shard_count() + table.0.len(),
         }
     }
 
@@ -104,7 +99,7 @@ impl Hash {
             Self::Table(table) => (None, Some(table)),
         };
         let table_bytes = size_of::<Table<Field, Dataset>>();
-        let blocks = table.map(|table| std::iter::once(table_bytes).chain(table.own_blocks()));
+        let blocks = table.map(|table| std::iter::once(table_bytes).chain(table.0.own_blocks()));
         flat.into_iter().chain(blocks.into_iter().flatten())
     }
 
@@ -112,7 +107,7 @@ impl Hash {
     pub(crate) fn field_blocks(&self) -> impl Iterator<Item = usize> {
         let table = match self {
             Self::Flat(..) => None,
-            Self::Table(table) => Some(table.iter().map(|field| field.0.len())),
+            Self::Table(table) => Some(table.0.iter().map(|field| field.0.len())),
         };
         table.into_iter().flatten()
     }
@@ -121,7 +116,7 @@ impl Hash {
     pub(crate) fn get(&self, field: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Flat(bytes, _) => Pairs(bytes).find(|pair| pair.0 == field).map(|pair| pair.1),
-            Self::Table(table) => table.get(field).map(|it| it.split().1),
+            Self::Table(table) => table.0.get(field).map(|it| it.split().1),
         }
     }
 
@@ -159,7 +154,7 @@ impl Hash {
                 *count -= 1;
                 true
             }
-            Self::Table(table) => table.remove(field).is_some(),
+            Self::Table(table) => table.0.remove(field).is_some(),
         }
     }
 
@@ -167,7 +162,7 @@ impl Hash {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let (flat, table) = match self {
             Self::Flat(bytes, _) => (Some(Pairs(bytes)), None),
-            Self::Table(table) => (None, Some(table.iter().map(Field::split))),
+            Self::Table(table) => (None, Some(table.0.iter().map(Field::split))),
         };
         flat.into_iter().flatten().chain(table.into_iter().flatten())
     }
@@ -179,7 +174,7 @@ impl Hash {
             Self::Table(table) => {
                 let mut copy = Self::new();
                 let into = copy.convert();
-                for (field, value) in table.iter().map(Field::split) {
+                for (field, value) in table.0.iter().map(Field::split) {
                     into.insert(Field::new(field, value));
                 }
                 copy
@@ -199,11 +194,43 @@ impl Hash {
                 Pairs(bytes).for_each(|(field, value)| meet(field, value));
                 0
             }
-            Self::Table(table) => table.scan(cursor, count, |it| {
+            Self::Table(table) => table.0.scan(cursor, count, |it| {
                 let (field, value) = it.split();
                 meet(field, value);
             }),
         }
+    }
+
+    /// Where its outermost block lies.
+    pub(super) fn address(&self) -> usize {
+        match self {
+            Self::Flat(bytes, _) => bytes.as_ptr().addr(),
+            Self::Table(table) => (&raw const **table).addr(),
+        }
+    }
+
+    /// Moves its outermost block.
+    pub(super) fn relocate_shell(&mut self, mover: &mut Mover<'_>) {
+        match self {
+            Self::Flat(bytes, _) => bytes.relocate(mover),
+            Self::Table(table) => table.relocate(mover),
+        }
+    }
+
+    /// Moves the fields from `at` on, and the memory of the table that holds them, until `goes_on`,
+    /// which is told whether a field moved, says no. Returns whether that was all.
+    pub(super) fn relocate_fields(
+        &mut self,
+        at: &mut Walk,
+        mover: &mut Mover<'_>,
+        mut goes_on: impl FnMut(bool, &mut Mover<'_>) -> bool,
+    ) -> bool {
+        let Self::Table(table) = self else { return true };
+        table.0.relocate(at, mover, |field, mover| {
+            let before = field.0.as_ptr();
+            field.0.relocate(mover);
+            goes_on(field.0.as_ptr() != before, mover)
+        })
     }
 
     /// The table, made of the pairs if it was flat.
@@ -213,10 +240,10 @@ impl Hash {
             for (field, value) in Pairs(bytes) {
                 table.insert(Field::new(field, value));
             }
-            *self = Self::Table(Box::new_in(table, In::NEW));
+            *self = Self::Table(Box::new_in(Still(table), In::NEW));
         }
         match self {
-            Self::Table(table) => table,
+            Self::Table(table) => &mut table.0,
             Self::Flat(..) => unreachable!("made a table above"),
         }
     }

@@ -14,6 +14,11 @@ use std::thread;
 /// Values of more blocks than this are freed elsewhere.
 pub(crate) const THRESHOLD_BLOCKS: usize = 64;
 
+/// Whether it takes long to free an entry.
+pub(crate) fn is_large(entry: &Entry) -> bool {
+    entry.free_effort() > THRESHOLD_BLOCKS
+}
+
 /// What can be freed elsewhere.
 #[derive(Debug)]
 enum Rubbish {
@@ -31,11 +36,17 @@ pub(crate) struct Lazyfree {
 }
 
 impl Lazyfree {
-    /// Frees an entry, here or there.
-    pub(crate) fn free(&mut self, mut entry: Entry) {
-        let effort = entry.rich_mut().map_or(0, |value| value.free_effort());
-        if effort > THRESHOLD_BLOCKS {
+    /// Frees an entry: there if it is large, else here.
+    pub(crate) fn free(&mut self, entry: Entry) {
+        if is_large(&entry) {
             self.send(Rubbish::Entry(entry), 1);
+        }
+    }
+
+    /// The same, but here in any case unless `lazily`: for the parameters `lazyfree-lazy-*`.
+    pub(crate) fn free_if(&mut self, lazily: bool, entry: Entry) {
+        if lazily {
+            self.free(entry);
         }
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct List {
     first: usize,
     chunks: usize,
     len: usize,
+    /// The number of the first chunk: each keeps its own while others come and go at the ends.
+    number: u32,
 }
 
 /// Elements one after the other, with room before and behind.
@@ -52,7 +54,7 @@ struct Chunk {
 impl List {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        Self { ring: Vec::new_in(In::NEW), first: 0, chunks: 0, len: 0 }
+        Self { ring: Vec::new_in(In::NEW), first: 0, chunks: 0, len: 0, number: 0 }
     }
 
     /// Elements.
@@ -133,16 +135,42 @@ impl List {
         }
     }
 
-    /// How many chunks there are to be moved by [`relocate_chunk`](Self::relocate_chunk).
-    pub(crate) fn chunk_count(&self) -> usize {
+    /// How many chunks there are to be moved by [`relocate_chunks`](Self::relocate_chunks).
+    pub(super) fn chunk_count(&self) -> usize {
         self.chunks
     }
 
-    /// Moves the chunk at `index`, if it lies where memory is to be emptied.
-    pub(crate) fn relocate_chunk(&mut self, index: usize, mover: &mut Mover<'_>) {
-        if index < self.chunks {
-            self.chunk_mut(index).room.relocate(mover);
+    /// Where its ring lies.
+    pub(super) fn address(&self) -> usize {
+        self.ring.as_ptr().addr()
+    }
+
+    /// Moves its ring.
+    pub(super) fn relocate_shell(&mut self, mover: &mut Mover<'_>) {
+        self.ring.relocate(mover);
+    }
+
+    /// Moves the chunks from the number `at` on, until `goes_on`, which is told whether a chunk
+    /// moved, says no. Returns whether that was all.
+    pub(super) fn relocate_chunks(
+        &mut self,
+        at: &mut Option<u32>,
+        mover: &mut Mover<'_>,
+        mut goes_on: impl FnMut(bool, &mut Mover<'_>) -> bool,
+    ) -> bool {
+        // What was taken from the head meanwhile makes the distance negative.
+        let done = at.map_or(0, |at| at.wrapping_sub(self.number) as i32);
+        for index in done.max(0) as usize..self.chunks {
+            let room = &mut self.chunk_mut(index).room;
+            let before = room.as_ptr();
+            room.relocate(mover);
+            let moved = room.as_ptr() != before;
+            *at = Some(self.number.wrapping_add(index as u32 + 1));
+            if !goes_on(moved, mover) {
+                return false;
+            }
         }
+        true
     }
 
     fn place(&self, index: usize) -> usize {
@@ -171,6 +199,7 @@ impl List {
         self.chunks += 1;
         if end == End::Head {
             self.first = self.first.checked_sub(1).unwrap_or(self.ring.len() - 1);
+            self.number = self.number.wrapping_sub(1);
         }
     }
 
@@ -179,9 +208,15 @@ impl List {
         *self.chunk_mut(at) = Chunk::new();
         if end == End::Head {
             self.first = self.place(1);
+            self.number = self.number.wrapping_add(1);
         }
         self.chunks -= 1;
     }
+}
+
+impl Relocate for Chunk {
+    /// Nothing: the chunks are visited by [`List::relocate_chunks`], not with their ring.
+    fn relocate(&mut self, _: &mut Mover<'_>) {}
 }
 
 impl Chunk {

@@ -41,6 +41,16 @@ impl Value {
         }
     }
 
+    /// Elements that can be moved one by one.
+    pub(super) fn elements(&self) -> usize {
+        match self {
+            Self::String(_) => 0,
+            Self::Hash(hash) if hash.is_flat() => 0,
+            Self::Hash(hash) => hash.len(),
+            Self::List(list) => list.chunk_count(),
+        }
+    }
+
     /// How many blocks it takes to free it: what decides whether another thread does it.
     pub(crate) fn free_effort(&self) -> usize {
         match self {

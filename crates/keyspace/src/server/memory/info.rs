@@ -106,6 +106,7 @@ fn clients_and_rest(server: &Server, sample: &Sample, text: &mut String) {
     field(text, "mem_allocator", allocator_name(sample));
     // Tables grow shard by shard: there is never a second one.
     field(text, "mem_overhead_db_hashtable_rehashing", 0);
+    field(text, "active_defrag_running", server.defrag.running_percent());
     field(text, "lazyfree_pending_objects", server.lazyfree.pending_objects());
     field(text, "lazyfreed_objects", server.lazyfree.freed_objects());
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   wait for sockets, or until the next tick
 //!   for each socket that can be read:  read up to 16 KiB, execute every whole request in it
-//!   slices of work: expiry
+//!   slices of work: expiry, defragmentation
 //!   write to all clients that have been told something
 //! ```
 //! Readiness is told once (edges), so a socket that gave all it was asked for goes on a list to be
@@ -13,11 +13,12 @@
 
 use super::client::Client;
 use super::listen::{Listener, listen};
-use super::{cron, limits, log};
+use super::{cron, expire, limits, log};
 use crate::gauge::Allocator;
 use crate::server::Server;
 use crate::server::commands;
 use crate::server::config::Config;
+use crate::server::db::defrag;
 use crate::server::http::{self, link::LoopEnd};
 use crate::server::maxmemory;
 use crate::server::resp::request::{Bounds, Scanned};
@@ -132,19 +133,23 @@ impl EventLoop {
 
     fn turn_until_shutdown(&mut self) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut more = false;
+        let mut due: Option<Instant> = None;
         while !self.server.shutdown {
             let queued = !self.server.clients.to_write.is_empty();
-            let busy = more || queued || !self.to_read.is_empty() || !self.to_accept.is_empty();
+            let busy = queued || !self.to_read.is_empty() || !self.to_accept.is_empty();
             let wait = match busy {
                 true => Duration::ZERO,
-                false => self.next_tick.saturating_duration_since(Instant::now()),
+                false => {
+                    let until = due.map_or(self.next_tick, |due| due.min(self.next_tick));
+                    until.saturating_duration_since(Instant::now())
+                }
             };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result.context("cannot wait for events")?,
             }
             self.server.read_clock();
+            let is_idle = !busy && events.is_empty();
             for place in mem::take(&mut self.to_accept) {
                 self.accept(place);
             }
@@ -176,7 +181,7 @@ impl EventLoop {
                     }
                 }
             }
-            more = cron::expire(&mut self.server) | maxmemory::go_on(&mut self.server);
+            due = self.work(is_idle);
             if self.next_tick <= Instant::now() {
                 self.tick();
             }
@@ -184,6 +189,15 @@ impl EventLoop {
             self.write_all();
         }
         Ok(())
+    }
+
+    /// Takes slices of the work that nobody waits for. Returns when to go on.
+    fn work(&mut self, is_idle: bool) -> Option<Instant> {
+        let expiry = expire::run(&mut self.server, is_idle);
+        let defrag = defrag::poll(&mut self.server);
+        let eviction = maxmemory::go_on(&mut self.server).then_some(Duration::ZERO);
+        let wait = expiry.into_iter().chain(defrag).chain(eviction).min()?;
+        Instant::now().checked_add(wait)
     }
 
     fn tick(&mut self) {

@@ -8,6 +8,7 @@
 //! | [`client`] | a client's state and its buffers |
 //! | [`clients`] | all of them |
 //! | [`cron`] | what is done `hz` times a second |
+//! | [`expire`] | removing keys whose time has come, in slices |
 //! | [`limits`] | who is cut off, and when |
 //! | [`log`] | the server's log |
 
@@ -15,6 +16,7 @@ pub(crate) mod client;
 pub(crate) mod clients;
 pub(crate) mod cron;
 pub(crate) mod event_loop;
+pub(crate) mod expire;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod log;
