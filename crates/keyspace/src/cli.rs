@@ -1,5 +1,7 @@
 //! The command line.
 
+mod load;
+
 use crate::switch;
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
@@ -9,6 +11,7 @@ use keyspace::churn::{self, Config, Goal, Phase, Plan, Recorder, Source};
 use keyspace::gauge::Allocator;
 use keyspace::machine;
 use keyspace::report::{self, Report};
+use keyspace::server;
 use keyspace::workload::Cluster;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -30,6 +33,24 @@ struct Cli {
 enum Command {
     /// Fill a cache, let most of it expire, then heal the fragmentation and show what that did.
     Churn(ChurnArgs),
+    /// Serve the keyspace to Redis clients.
+    Serve(ServeArgs),
+    /// Do the same as churn to any Redis-compatible server, over the wire.
+    Load(load::LoadArgs),
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    /// A file in redis.conf syntax; what is given here goes over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Run on this allocator [default: tallow]
+    #[arg(long, value_enum, hide_default_value = true)]
+    allocator: Option<Allocator>,
+    /// Any parameter of redis.conf as `--name value`: --port 6379 (0 for a free one), --bind
+    /// 127.0.0.1, --unixsocket PATH, --maxmemory 100mb, ...
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--NAME VALUE")]
+    parameters: Vec<String>,
 }
 
 #[derive(Args)]
@@ -68,7 +89,23 @@ struct ChurnArgs {
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Churn(args) => churn(args),
+        Command::Serve(args) => serve(args),
+        Command::Load(args) => load::load(args),
     }
+}
+
+fn serve(mut args: ServeArgs) -> anyhow::Result<()> {
+    // Options of this program's own may stand between parameters, which take all that follows.
+    let mut words = std::mem::take(&mut args.parameters).into_iter();
+    let mut parameters = Vec::new();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--config" => args.config = words.next().map(PathBuf::from),
+            _ => parameters.push(word),
+        }
+    }
+    let allocator = settle_allocator(args.allocator)?;
+    server::serve(&server::Options { allocator, config: args.config, parameters })
 }
 
 fn churn(args: ChurnArgs) -> anyhow::Result<()> {

@@ -12,7 +12,9 @@
 //! | [`trace`] | reads the public trace format | clock, workload |
 //! | [`gauge`], [`machine`] | what the allocator and the machine say | `tallow`, the system allocator |
 //! | [`churn`] | the three phases | all of the above |
-//! | [`report`] | the run as text, JSON and a page with charts | what churn returns |
+//! | [`server`] | the keyspace for Redis clients | `tallow`, its accounts and defragmentation |
+//! | [`load`] | the three phases over the wire, on any Redis-compatible server | clock, bytes, workload |
+//! | [`report`] | the run as text, JSON and a page with charts | what churn and load return |
 
 #![warn(missing_docs)]
 
@@ -20,8 +22,10 @@ pub mod bytes;
 pub mod churn;
 pub mod clock;
 pub mod gauge;
+pub mod load;
 pub mod machine;
 pub mod report;
+pub mod server;
 pub mod store;
 pub mod trace;
 pub mod workload;

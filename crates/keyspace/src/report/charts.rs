@@ -11,14 +11,14 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 /// What went wrong while drawing.
 pub type DrawError = Box<dyn std::error::Error + Send + Sync>;
 
-const INK: RGBColor = RGBColor(31, 41, 55);
-const FAINT_INK: RGBColor = RGBColor(107, 114, 128);
-const GRID: RGBColor = RGBColor(229, 231, 235);
-const RSS: RGBColor = RGBColor(214, 90, 49);
-const ALLOCATED: RGBColor = RGBColor(29, 108, 122);
-const ALLOCATED_FILL: RGBColor = RGBColor(201, 224, 226);
-const FONT: &str = "sans-serif";
-const MIB: f64 = (1 << 20) as f64;
+pub(super) const INK: RGBColor = RGBColor(31, 41, 55);
+pub(super) const FAINT_INK: RGBColor = RGBColor(107, 114, 128);
+pub(super) const GRID: RGBColor = RGBColor(229, 231, 235);
+pub(super) const RSS: RGBColor = RGBColor(214, 90, 49);
+pub(super) const ALLOCATED: RGBColor = RGBColor(29, 108, 122);
+pub(super) const ALLOCATED_FILL: RGBColor = RGBColor(201, 224, 226);
+pub(super) const FONT: &str = "sans-serif";
+pub(super) const MIB: f64 = (1 << 20) as f64;
 
 /// The share of the chart's width that each phase gets, in percent. In real time the healing would
 /// be a hair, in virtual time it takes none.
@@ -202,10 +202,10 @@ pub fn heat(occupancy: f32) -> RGBColor {
     RGBColor(between(a.0, b.0), between(a.1, b.1), between(a.2, b.2))
 }
 
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws on a fresh canvas and returns the SVG, scaling with the page.
-fn draw(
+pub(super) fn draw(
     size: (u32, u32),
     paint: impl FnOnce(&Canvas<'_>) -> Result<(), DrawError>,
 ) -> Result<String, DrawError> {

@@ -7,7 +7,7 @@ use crate::churn::PhaseBooks;
 use crate::gauge::Allocator;
 use std::fmt::{self, Write};
 
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 :root { color-scheme: light }
 * { box-sizing: border-box }
 body { margin: 0; background: #f6f5f2; color: #1f2937;
@@ -285,7 +285,7 @@ fn gains(page: &mut String, report: &Report) -> fmt::Result {
 }
 
 /// `1234567` as `1 234 567`, with spaces that do not break.
-fn thousands(number: u64) -> String {
+pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -297,7 +297,7 @@ fn thousands(number: u64) -> String {
     text
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

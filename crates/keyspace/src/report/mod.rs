@@ -2,6 +2,7 @@
 
 mod charts;
 mod html;
+pub mod load;
 mod text;
 
 pub use html::page;

@@ -1,0 +1,101 @@
+//! CONFIG: parameters at run time. The table is in [`params`](crate::server::config::params).
+
+use super::flag::{ADMIN, LOADING, STALE};
+use super::scan::matches;
+use super::{CommandSpec, Ctx, Fail, Handled};
+use crate::server::config::params::{Param, TABLE as PARAMS};
+use crate::server::state::Counters;
+
+const FLAGS: u32 = ADMIN | LOADING | STALE;
+
+/// The family's table.
+pub(crate) const TABLE: &[CommandSpec] = &[CommandSpec::new("config", -2, 0, unknown)
+    .doc("server", "2.0.0", "A container for server configuration commands.")
+    .with(&[
+        CommandSpec::new("get", -3, FLAGS, get).doc(
+            "server",
+            "2.0.0",
+            "Returns the effective values of configuration parameters.",
+        ),
+        CommandSpec::new("set", -4, FLAGS, set).doc(
+            "server",
+            "2.0.0",
+            "Sets configuration parameters in-flight.",
+        ),
+        CommandSpec::new("resetstat", 2, FLAGS, resetstat).doc(
+            "server",
+            "2.0.0",
+            "Resets the server's statistics.",
+        ),
+    ])];
+
+/// Only reached without a second word, which the arity refuses.
+fn unknown(_: &mut Ctx<'_>) -> Handled {
+    Err(Fail::SYNTAX)
+}
+
+fn get(ctx: &mut Ctx<'_>) -> Handled {
+    let config = &mut ctx.server.config;
+    let patterns: Vec<Vec<u8>> = ctx.args.from(2).map(<[u8]>::to_ascii_lowercase).collect();
+    let found: Vec<&Param> = PARAMS
+        .iter()
+        .filter(|param| patterns.iter().any(|it| matches(it, param.name.as_bytes())))
+        .collect();
+    let reply = &mut ctx.client.reply;
+    reply.map(found.len());
+    for param in found {
+        reply.text(param.name);
+        reply.text(&param.field.get(config));
+    }
+    Ok(())
+}
+
+/// All or none: what is wrong with one leaves the others as they were.
+fn set(ctx: &mut Ctx<'_>) -> Handled {
+    let args = ctx.args;
+    if !args.len().is_multiple_of(2) {
+        return Err(Fail::arity("config|set"));
+    }
+    let mut config = ctx.server.config.clone();
+    let mut changed: Vec<&Param> = Vec::new();
+    for at in (2..args.len()).step_by(2) {
+        let name = String::from_utf8_lossy(args.at(at));
+        let failed = |why: &str| {
+            Fail::Text(format!(
+                "ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
+            ))
+        };
+        let param = Param::find(&name).ok_or_else(|| {
+            Fail::Text(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
+            ))
+        })?;
+        if !param.mutable {
+            return Err(failed("can't set immutable config"));
+        }
+        if changed.iter().any(|other| other.name == param.name) {
+            return Err(failed("duplicate parameter"));
+        }
+        let value = String::from_utf8_lossy(args.at(at + 1));
+        param.field.set(&mut config, &value).map_err(|why| failed(&why))?;
+        changed.push(param);
+    }
+    ctx.server.config = config;
+    for param in changed {
+        if let Some(changed) = param.changed {
+            changed(ctx.server);
+        }
+    }
+    ctx.reply().ok();
+    Ok(())
+}
+
+fn resetstat(ctx: &mut Ctx<'_>) -> Handled {
+    ctx.server.counters = Counters::default();
+    ctx.server.commands.reset_stats();
+    ctx.server.dbs.iter_mut().for_each(|db| db.expired_keys = 0);
+    ctx.server.expire_cycle.reset_counters();
+    ctx.server.defrag.reset_counters();
+    ctx.reply().ok();
+    Ok(())
+}

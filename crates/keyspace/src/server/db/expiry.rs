@@ -1,0 +1,271 @@
+//! Which keys expire when: a hierarchical timing wheel.
+//!
+//! ```text
+//!   level 0:  64 slots of 16 ms      (1 s)
+//!   level 1:  64 slots of 1 s        (65 s)
+//!   level 2:  64 slots of 65 s       (70 min)  ... level 5: 34 years
+//! ```
+//! Redis draws keys at random and repeats while many of them have expired, so that up to a tenth
+//! of the keys with a TTL may be dead and hold memory. A wheel (Varghese and Lauck, 1987) knows
+//! which ones are due, at a cost per key that does not depend on how many there are.
+//!
+//! An item is the hash of a key and nothing else (8 bytes): the time is in the entry. So a key
+//! whose time moves *back* needs no new item, the old one is put where it belongs when its slot
+//! comes up; and what was deleted leaves its item there until then. When there are more of those
+//! than of others the owner makes the index anew, beside the old one and in slices ([`Db`](super::Db)).
+//!
+//! A slot is a list of chunks, so that no addition copies more than a chunk, and what has come up is
+//! dealt with and given back chunk by chunk.
+//!
+//! Invariant (W1): a key that expires has an item in a slot that is not later than its time.
+
+use super::entry::UnixMs;
+use super::still::Still;
+use crate::server::accounts::Expiry;
+use allocator_api2::boxed::Box;
+use allocator_api2::vec::Vec;
+use tallow::In;
+use tallow::defrag::{Mover, Relocate};
+
+const LG_TICK_MS: u32 = 4;
+const LG_SLOTS: u32 = 6;
+const SLOTS: usize = 1 << LG_SLOTS;
+const LEVELS: usize = 6;
+/// Items of the smallest and the largest chunk: 32 bytes and 4 KiB.
+const CHUNK_ITEMS: (usize, usize) = (4, 512);
+
+/// Items that come up together.
+#[derive(Debug)]
+struct Slot {
+    chunks: Vec<Vec<u64, In<Expiry>>, In<Expiry>>,
+    count: usize,
+}
+
+impl Slot {
+    const fn new() -> Self {
+        Self { chunks: Vec::new_in(In::NEW), count: 0 }
+    }
+
+    fn push(&mut self, hash: u64) {
+        if self.chunks.last().is_none_or(|last| last.len() == last.capacity()) {
+            // A quarter more: little room is left over, and there are not many chunks.
+            let items = (self.count / 4).clamp(CHUNK_ITEMS.0, CHUNK_ITEMS.1);
+            self.chunks.push(Vec::with_capacity_in(items, In::NEW));
+        }
+        if let Some(last) = self.chunks.last_mut() {
+            last.push(hash);
+        }
+        self.count += 1;
+    }
+
+    fn pop(&mut self) -> Option<u64> {
+        let last = self.chunks.last_mut()?;
+        let hash = last.pop();
+        if last.is_empty() {
+            self.chunks.pop();
+        }
+        self.count -= 1;
+        hash
+    }
+}
+
+impl Relocate for Slot {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.chunks.relocate(mover);
+    }
+}
+
+/// The index of one database.
+#[derive(Debug)]
+pub(crate) struct ExpiryIndex {
+    /// `LEVELS * SLOTS` of them, once there is an item.
+    slots: Option<Box<[Still<Slot>], In<Expiry>>>,
+    /// The next tick that is due.
+    tick: u64,
+    items: usize,
+    /// Items taken out of a slot that came up, still to be dealt with.
+    pending: Slot,
+}
+
+impl ExpiryIndex {
+    /// An empty index without memory.
+    pub(crate) const fn new() -> Self {
+        Self { slots: None, tick: 0, items: 0, pending: Slot::new() }
+    }
+
+    /// An empty index with the same time, to be filled in its place.
+    pub(super) fn like(other: &Self) -> Self {
+        Self { tick: other.tick, ..Self::new() }
+    }
+
+    /// Items, those too that lead to nothing.
+    pub(crate) fn items(&self) -> usize {
+        self.items
+    }
+
+    /// Items whose slot has come up, and which were not dealt with.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.count
+    }
+
+    /// A random item's hash, from a random number. Costs some hundred additions.
+    pub(crate) fn draw(&self, number: u64) -> Option<u64> {
+        let mut at = number.checked_rem(self.items as u64)? as usize;
+        let slots = self.slots.iter().flat_map(|slots| slots.iter().map(|slot| &slot.0));
+        for slot in std::iter::once(&self.pending).chain(slots) {
+            if at < slot.count {
+                return slot.chunks.iter().flatten().nth(at).copied();
+            }
+            at -= slot.count;
+        }
+        None
+    }
+
+    /// Enters a key that expires at `at`.
+    pub(crate) fn insert(&mut self, hash: u64, at: UnixMs, now: UnixMs) {
+        if self.items == 0 {
+            // Nothing was waited for: time starts here.
+            self.tick = tick_of(now);
+        }
+        self.put(hash, at);
+    }
+
+    /// Takes an item out whose slot has come up at `now`. If its key is there and expires later,
+    /// the item must be [`put`](Self::put) back.
+    pub(crate) fn next(&mut self, now: UnixMs) -> Option<u64> {
+        let until = tick_of(now);
+        loop {
+            if let Some(hash) = self.pending.pop() {
+                self.items -= 1;
+                return Some(hash);
+            }
+            if self.items == 0 {
+                *self = Self::new();
+                return None;
+            }
+            if self.tick > until {
+                return None;
+            }
+            self.turn();
+        }
+    }
+
+    /// Takes any item out, to give the memory back in slices.
+    pub(super) fn take_any(&mut self) -> Option<u64> {
+        if self.pending.count == 0 {
+            let slots = self.slots.as_deref_mut().unwrap_or_default();
+            let full = slots.iter_mut().find(|slot| slot.0.count > 0)?;
+            std::mem::swap(&mut full.0, &mut self.pending);
+        }
+        self.items -= 1;
+        self.pending.pop()
+    }
+
+    /// Moves the memory of the slots from `at` on, for as long as there is time. Returns whether
+    /// that was all.
+    pub(super) fn relocate(&mut self, at: &mut usize, mover: &mut Mover<'_>) -> bool {
+        if *at == 0 {
+            self.pending.relocate(mover);
+            self.slots.relocate(mover);
+        }
+        let slots = self.slots.as_deref_mut().unwrap_or_default();
+        for slot in slots.iter_mut().skip(*at) {
+            slot.0.relocate(mover);
+            *at += 1;
+            if mover.out_of_time() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes the slots that come up with the next tick.
+    fn turn(&mut self) {
+        let Some(slots) = &mut self.slots else { return };
+        for level in 0..LEVELS {
+            let shift = LG_SLOTS * level as u32;
+            // A level's slot comes up when all below it begin anew.
+            if self.tick & ((1 << shift) - 1) != 0 {
+                break;
+            }
+            let slot = (self.tick >> shift) as usize % SLOTS;
+            let mut taken = std::mem::replace(&mut slots[level * SLOTS + slot].0, Slot::new());
+            self.pending.count += taken.count;
+            if self.pending.chunks.is_empty() {
+                self.pending.chunks = taken.chunks;
+            } else {
+                self.pending.chunks.append(&mut taken.chunks);
+            }
+        }
+        self.tick += 1;
+    }
+
+    /// Puts an item where it belongs.
+    pub(super) fn put(&mut self, hash: u64, at: UnixMs) {
+        self.items += 1;
+        let slots = self.slots.get_or_insert_with(|| {
+            let mut slots = Vec::with_capacity_in(LEVELS * SLOTS, In::NEW);
+            slots.resize_with(LEVELS * SLOTS, || Still(Slot::new()));
+            slots.into_boxed_slice()
+        });
+        // The tick after the time, so that it is past when the slot comes up.
+        let tick = (tick_of(at) + 1).max(self.tick);
+        // The highest digit in which it differs from now says the level; beyond the last level it
+        // waits there and is looked at again.
+        let apart = (tick ^ self.tick) | 1;
+        let level = (apart.ilog2() / LG_SLOTS) as usize;
+        if level < LEVELS {
+            let slot = (tick >> (LG_SLOTS * level as u32)) as usize % SLOTS;
+            slots[level * SLOTS + slot].0.push(hash);
+        } else {
+            let slot = (self.tick >> (LG_SLOTS * (LEVELS as u32 - 1))) as usize;
+            slots[(LEVELS - 1) * SLOTS + (slot + SLOTS - 1) % SLOTS].0.push(hash);
+        }
+    }
+}
+
+fn tick_of(at: UnixMs) -> u64 {
+    at.max(0) as u64 >> LG_TICK_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_can_be_drawn() {
+        let mut index = ExpiryIndex::new();
+        for i in 0..1000 {
+            index.insert(i, 1_000_000 + i as UnixMs * 997, 1_000_000);
+        }
+        let drawn: std::collections::HashSet<_> = (0..1000).map(|i| index.draw(i)).collect();
+        assert_eq!(drawn.len(), 1000);
+        assert_eq!(ExpiryIndex::new().draw(7), None);
+    }
+
+    #[test]
+    fn each_is_due_once_and_in_time() {
+        let start = 1_700_000_000_123;
+        let times: std::vec::Vec<UnixMs> =
+            (0..20_000).map(|i: i64| start + 1 + i * i * 7 % 40_000_000).collect();
+        let mut index = ExpiryIndex::new();
+        for (i, at) in times.iter().enumerate() {
+            index.insert(i as u64, *at, start);
+        }
+        let (mut gone, mut now) = (0, start);
+        while gone < times.len() {
+            let step = 1 + now % 100_000;
+            now += step;
+            while let Some(hash) = index.next(now) {
+                let at = times[hash as usize];
+                if at > now {
+                    index.put(hash, at);
+                    continue;
+                }
+                assert!(at + 32 > now - step, "{at} at {now} after {step}");
+                gone += 1;
+            }
+        }
+        assert_eq!(index.items(), 0);
+    }
+}

@@ -1,0 +1,320 @@
+//! The data: databases of entries, and what is known about them.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`entry`] | a key with its value in one block, its expiry and access time |
+//! | [`value`], [`hash`], [`list`] | the kinds of values |
+//! | [`table`] | the hash table that grows in small steps |
+//! | [`expiry`] | which keys expire when |
+//! | [`evict`], [`lfu`] | which key to give up when memory is short, and how often one is used |
+//! | [`lazyfree`] | freeing big values on another thread |
+//! | [`walk`], [`defrag`] | visiting everything in slices, and when: active defragmentation |
+//! | [`still`] | vectors that are walked by others than their mover |
+//!
+//! # Invariants
+//! 1. D1: `with_expiry` is the number of entries that have an expiry, and each of them has an item
+//!    in the index (W1).
+//! 2. D2: no hash or list in a table is empty: who takes the last element out removes the key.
+//! 3. D3: what has expired is not seen: every lookup removes it first.
+
+pub(crate) mod defrag;
+pub(crate) mod entry;
+pub(crate) mod evict;
+pub(crate) mod expiry;
+pub(crate) mod hash;
+pub(crate) mod lazyfree;
+pub(crate) mod lfu;
+pub(crate) mod list;
+mod still;
+pub(crate) mod table;
+pub(crate) mod value;
+pub(crate) mod walk;
+
+pub(crate) use entry::{Entry, UnixMs};
+pub(crate) use value::{Value, ValueRef};
+
+use super::accounts::Tables;
+use expiry::ExpiryIndex;
+use lfu::Lfu;
+use std::hash::{BuildHasher, RandomState};
+use table::{Keyed, Table, Walk};
+use tallow::defrag::Mover;
+
+impl Keyed for Entry {
+    #[inline]
+    fn key(&self) -> &[u8] {
+        Self::key(self)
+    }
+}
+
+/// The time, read once for each turn of the event loop.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock {
+    /// Unix time.
+    pub(crate) now_ms: UnixMs,
+    /// 24 bits of seconds, which a lookup writes into the entry,
+    pub(crate) access: u32,
+    /// unless entries have counters.
+    pub(crate) lfu: Option<Lfu>,
+}
+
+/// Keys looked at for expiry between two looks at the clock.
+const EXPIRE_KEYS_PER_LOOK: usize = 32;
+/// Items put into a new index between two looks at the clock.
+const REBUILD_ITEMS: usize = 128;
+/// Fewer superfluous items than these are left alone.
+const SUPERFLUOUS_ITEMS: usize = 4096;
+
+/// A database.
+#[derive(Debug)]
+pub(crate) struct Db {
+    table: Table<Entry, Tables>,
+    expiry: ExpiryIndex,
+    with_expiry: usize,
+    /// The index that is being made to replace the present one.
+    rebuild: Option<Rebuild>,
+    /// An index that was replaced, given back in slices.
+    replaced: Option<ExpiryIndex>,
+    /// Large values that were found expired, to be freed where the configuration says.
+    pub(crate) rubbish: Vec<Entry>,
+    /// Keys removed because their time had come.
+    pub(crate) expired_keys: u64,
+    /// The last of the numbers that counters of use are raised by.
+    drawn: u64,
+}
+
+/// An index in the making: what comes in goes into both, and a walk enters all that was there.
+#[derive(Debug)]
+struct Rebuild {
+    index: ExpiryIndex,
+    at: Walk,
+}
+
+impl Db {
+    /// An empty database without memory.
+    pub(crate) fn new() -> Self {
+        Self {
+            table: Table::new(RandomState::new()),
+            expiry: ExpiryIndex::new(),
+            with_expiry: 0,
+            rebuild: None,
+            replaced: None,
+            rubbish: Vec::new(),
+            expired_keys: 0,
+            drawn: 0,
+        }
+    }
+
+    /// Keys, those too that have expired and were not met since.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Keys that expire.
+    pub(crate) fn with_expiry(&self) -> usize {
+        self.with_expiry
+    }
+
+    /// The table, to be read.
+    pub(crate) fn table(&self) -> &Table<Entry, Tables> {
+        &self.table
+    }
+
+    /// The table, for walks that change no key and no expiry.
+    pub(crate) fn table_mut(&mut self) -> &mut Table<Entry, Tables> {
+        &mut self.table
+    }
+
+    /// The expiry index, to be read.
+    pub(crate) fn expiry(&self) -> &ExpiryIndex {
+        &self.expiry
+    }
+
+    /// Moves the memory of the expiry index from `at` on. Returns whether that was all.
+    fn relocate_expiry(&mut self, at: &mut usize, mover: &mut Mover<'_>) -> bool {
+        self.expiry.relocate(at, mover)
+    }
+
+    /// The entry of a key, noted as used.
+    #[inline]
+    pub(crate) fn lookup(&mut self, key: &[u8], clock: Clock) -> Option<&mut Entry> {
+        let Some(lfu) = clock.lfu else {
+            let entry = self.peek(key, clock)?;
+            entry.set_access(clock.access);
+            return Some(entry);
+        };
+        let draw = self.draw();
+        let entry = self.peek(key, clock)?;
+        entry.set_access(lfu.used(entry.access(), draw));
+        Some(entry)
+    }
+
+    /// The entry of a key.
+    #[inline]
+    pub(crate) fn peek(&mut self, key: &[u8], clock: Clock) -> Option<&mut Entry> {
+        self.peek_hashed(self.table.hash(key), key, clock)
+    }
+
+    #[inline]
+    fn peek_hashed(&mut self, hash: u64, key: &[u8], clock: Clock) -> Option<&mut Entry> {
+        match self.table.get_or_remove(hash, key, |entry| entry.is_due(clock.now_ms))? {
+            Ok(entry) => Some(entry),
+            Err(entry) => {
+                self.with_expiry -= 1;
+                self.expired_keys += 1;
+                if lazyfree::is_large(&entry) {
+                    self.rubbish.push(entry);
+                }
+                None
+            }
+        }
+    }
+
+    /// Puts an entry in, in place of the one with its key, which is returned.
+    #[inline]
+    pub(crate) fn insert(&mut self, mut entry: Entry, clock: Clock) -> Option<Entry> {
+        entry.set_access(clock.lfu.map_or(clock.access, Lfu::fresh));
+        let at = entry.expires_at();
+        let hash = self.table.hash(entry.key());
+        let old = self.table.insert_hashed(hash, entry);
+        let before = old.as_ref().and_then(Entry::expires_at);
+        if before.is_some() || at.is_some() {
+            self.index(hash, before, at, clock);
+        }
+        old
+    }
+
+    /// A number that is random enough for counters (a linear congruential generator).
+    fn draw(&mut self) -> u64 {
+        self.drawn = self.drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.drawn >> 32
+    }
+
+    /// A random key that expires: `draw` gives random numbers.
+    pub(crate) fn random_expiring(&self, mut draw: impl FnMut() -> u64) -> Option<&Entry> {
+        /// Items that lead to nothing are not many for long.
+        const TRIES: usize = 32;
+        if self.with_expiry == 0 {
+            return None;
+        }
+        let expires = |entry: &Entry| entry.expires_at().is_some();
+        (0..TRIES)
+            .find_map(|_| self.table.get_by_hash(self.expiry.draw(draw())?, expires))
+            .or_else(|| self.table.iter().find(|entry| expires(entry)))
+    }
+
+    /// Takes a key out.
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        let entry = self.table.remove(key)?;
+        self.with_expiry -= usize::from(entry.expires_at().is_some());
+        Some(entry)
+    }
+
+    /// Sets when a key that is there expires, or that it does not. Returns whether it is there.
+    pub(crate) fn set_expiry(&mut self, key: &[u8], at: Option<UnixMs>, clock: Clock) -> bool {
+        let hash = self.table.hash(key);
+        let Some(entry) = self.peek_hashed(hash, key, clock) else { return false };
+        let before = entry.expires_at();
+        entry.set_expires_at(at);
+        self.index(hash, before, at, clock);
+        true
+    }
+
+    /// Drops everything, and returns it, to be freed elsewhere.
+    pub(crate) fn take_all(&mut self) -> Self {
+        let expired_keys = self.expired_keys;
+        let taken = std::mem::replace(self, Self::new());
+        self.expired_keys = expired_keys;
+        taken
+    }
+
+    /// Whether there may be something to do for [`expire`](Self::expire).
+    pub(crate) fn has_expiry_work(&self) -> bool {
+        self.expiry.items() > 0 || self.replaced.is_some()
+    }
+
+    /// Removes what has expired, until `goes_on`, which is asked after every few keys, says no.
+    /// Returns whether nothing more is to be done now.
+    pub(crate) fn expire(
+        &mut self,
+        now: UnixMs,
+        mut goes_on: impl FnMut() -> bool,
+        mut removed: impl FnMut(Entry),
+    ) -> bool {
+        let mut looked_at = 0;
+        while let Some(hash) = self.expiry.next(now) {
+            while let Some(entry) = self.table.remove_by_hash(hash, |entry| entry.is_due(now)) {
+                self.with_expiry -= 1;
+                self.expired_keys += 1;
+                removed(entry);
+            }
+            // What is still there expires later: its time was moved, or it waited with others.
+            if let Some(entry) = self.table.get_by_hash(hash, |it| it.expires_at().is_some())
+                && let Some(at) = entry.expires_at()
+            {
+                self.expiry.put(hash, at);
+            }
+            looked_at += 1;
+            if looked_at % EXPIRE_KEYS_PER_LOOK == 0 && !goes_on() {
+                return false;
+            }
+        }
+        self.rebuild_slice(&mut goes_on)
+    }
+
+    /// Keeps D1 when an entry's expiry changes.
+    fn index(&mut self, hash: u64, before: Option<UnixMs>, at: Option<UnixMs>, clock: Clock) {
+        self.with_expiry += usize::from(at.is_some());
+        self.with_expiry -= usize::from(before.is_some());
+        match (before, at) {
+            // Its item comes up too early, and is put right then.
+            (Some(before), Some(at)) if at >= before => {}
+            (_, Some(at)) => {
+                self.expiry.insert(hash, at, clock.now_ms);
+                if let Some(rebuild) = &mut self.rebuild {
+                    rebuild.index.put(hash, at);
+                }
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// Goes on making the index anew, if most of it leads to nothing. Returns whether nothing more is
+    /// to be done for that now.
+    fn rebuild_slice(&mut self, goes_on: &mut impl FnMut() -> bool) -> bool {
+        while let Some(replaced) = &mut self.replaced {
+            if (0..8 * REBUILD_ITEMS).all(|_| replaced.take_any().is_some()) {
+                if !goes_on() {
+                    return false;
+                }
+            } else {
+                self.replaced = None;
+            }
+        }
+        if self.rebuild.is_none() {
+            if self.expiry.items() <= 2 * self.with_expiry + SUPERFLUOUS_ITEMS {
+                return true;
+            }
+            let index = ExpiryIndex::like(&self.expiry);
+            self.rebuild = Some(Rebuild { index, at: Walk::default() });
+        }
+        let hasher = self.table.hasher().clone();
+        while let Some(rebuild) = &mut self.rebuild {
+            let mut count = 0;
+            let done = self.table.walk(&mut rebuild.at, |entry| {
+                if let Some(at) = entry.expires_at() {
+                    rebuild.index.put(hasher.hash_one(entry.key()), at);
+                }
+                count += 1;
+                count < REBUILD_ITEMS
+            });
+            if done && let Some(rebuild) = self.rebuild.take() {
+                self.replaced = Some(std::mem::replace(&mut self.expiry, rebuild.index));
+            }
+            if !goes_on() {
+                return false;
+            }
+        }
+        self.replaced.is_none()
+    }
+}

@@ -1,0 +1,116 @@
+//! Questions of the page's thread to the event loop, and its answers.
+//!
+//! An [`Ask`] goes through a channel; a [`Waker`] ends the loop's wait. The answer goes into a
+//! one-shot channel, which takes it without waiting; whoever asked may be gone by then.
+
+use crate::server::Server;
+use crate::server::config::params::Param;
+use mio::Waker;
+use serde::Serialize;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
+
+/// What the event loop alone knows.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Facts {
+    pub(super) uptime_ms: u64,
+    pub(super) keys: u64,
+    pub(super) keys_with_expiry: u64,
+    pub(super) clients: u64,
+    pub(super) max_clients: u64,
+    pub(super) max_memory_bytes: u64,
+    pub(super) active_defrag: bool,
+    pub(super) commands: u64,
+    pub(super) connections: u64,
+    pub(super) expired_keys: u64,
+    pub(super) evicted_keys: u64,
+    pub(super) evicted_clients: u64,
+    pub(super) keyspace_hits: u64,
+    pub(super) keyspace_misses: u64,
+    pub(super) net_input_bytes: u64,
+    pub(super) net_output_bytes: u64,
+    pub(super) output_limit_disconnections: u64,
+    pub(super) lazyfree_pending: u64,
+}
+
+/// Something to be done by the loop.
+pub(super) enum Ask {
+    /// What it knows.
+    Facts(oneshot::Sender<Facts>),
+    /// To give free memory back, as MEMORY PURGE does; the answer is how many bytes that were.
+    Purge(oneshot::Sender<u64>),
+    /// To set `activedefrag`.
+    ActiveDefrag(bool, oneshot::Sender<()>),
+}
+
+/// The page's end.
+pub(super) struct PageEnd {
+    asks: Sender<Ask>,
+    waker: Waker,
+}
+
+impl PageEnd {
+    /// Asks, and waits for the answer; `None` if the loop is gone.
+    pub(super) async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (to, answer) = oneshot::channel();
+        self.asks.send(ask(to)).ok()?;
+        self.waker.wake().ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The loop's end.
+#[derive(Debug)]
+pub(crate) struct LoopEnd {
+    asks: Receiver<Ask>,
+}
+
+/// Both ends.
+pub(super) fn link(waker: Waker) -> (PageEnd, LoopEnd) {
+    let (to, asks) = channel();
+    (PageEnd { asks: to, waker }, LoopEnd { asks })
+}
+
+impl LoopEnd {
+    /// Does what was asked for. An answer that nobody waits for any more is dropped.
+    pub(crate) fn answer(&self, server: &mut Server) {
+        for ask in self.asks.try_iter() {
+            match ask {
+                Ask::Facts(to) => drop(to.send(facts(server))),
+                Ask::Purge(to) => drop(to.send(tallow::purge())),
+                Ask::ActiveDefrag(on, to) => {
+                    server.config.activedefrag = on;
+                    let param = Param::find("activedefrag");
+                    if let Some(changed) = param.and_then(|param| param.changed) {
+                        changed(server);
+                    }
+                    let _ = to.send(());
+                }
+            }
+        }
+    }
+}
+
+fn facts(server: &Server) -> Facts {
+    let it = &server.counters;
+    Facts {
+        uptime_ms: server.started.elapsed().as_millis() as u64,
+        keys: server.dbs.iter().map(|db| db.len() as u64).sum(),
+        keys_with_expiry: server.dbs.iter().map(|db| db.with_expiry() as u64).sum(),
+        clients: server.clients.len() as u64,
+        max_clients: server.config.maxclients as u64,
+        max_memory_bytes: server.config.maxmemory,
+        active_defrag: server.config.activedefrag,
+        commands: it.commands_processed,
+        connections: it.connections_received,
+        expired_keys: server.dbs.iter().map(|db| db.expired_keys).sum(),
+        evicted_keys: it.evicted_keys,
+        evicted_clients: it.evicted_clients,
+        keyspace_hits: it.keyspace_hits,
+        keyspace_misses: it.keyspace_misses,
+        net_input_bytes: it.net_input_bytes,
+        net_output_bytes: it.net_output_bytes,
+        output_limit_disconnections: it.output_buffer_disconnections,
+        lazyfree_pending: server.lazyfree.pending_objects(),
+    }
+}

@@ -1,0 +1,390 @@
+//! `maxmemory`: keeps the server below a limit, by giving keys up or by refusing to write.
+//!
+//! # What is measured
+//! `used_memory`, as in Redis: what Tallow calls allocated. Redis adds to a counter with each
+//! allocation, and compares before each command. Here the exact figure is a sum over all classes
+//! (some microseconds), so between two such looks there is an upper bound instead: the last figure,
+//! and five quarters of what the accounts have grown by since (no size class wastes more than a
+//! fifth of a block). Accounts are exact and cost a few loads ([`Meter`]). Only when the bound passes the limit
+//! is the exact figure asked for; and then a little more is given up than must be
+//! ([`slack_bytes`]), so that the next look is some hundred writes away.
+//!
+//! With `maxmemory-counts-resident yes` it is RSS that is held below the limit: what the kernel
+//! counts, and kills for. Redis cannot say that, since its allocator may keep what keys gave up. Tallow
+//! purges first, which gives free pages and the caches of all threads back; then as many keys go as
+//! a heap without fragmentation would have to lose. What is above the limit still is fragmentation:
+//! that takes `activedefrag`, which moves what pins pages. Until it is done, or where it is off, an
+//! eighth of the excess goes with each purge, every [`PURGE_EVERY_MS`].
+//!
+//! Nothing is left out of the sum: Redis leaves out what replicas have not taken and the AOF buffer
+//! (or eviction would feed itself), and there are none of those here. Output buffers count.
+//!
+//! # How long it takes
+//! A call may take as long as `maxmemory-eviction-tenacity` says (500 µs by default). What is left is
+//! done between turns of the event loop, and commands are executed meanwhile: nobody waits for a
+//! limit that was lowered by gigabytes.
+
+use super::Server;
+use super::accounts::{Commands, Dataset, Expiry, Output, OutputPubsub, Query, Tables};
+use super::db::evict::{Candidate, Policy, Pool};
+use super::db::{Db, UnixMs};
+use super::memory::{kernel, pulse};
+use crate::gauge::Allocator;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use std::time::{Duration, Instant};
+use tallow::Purpose;
+
+/// Keys given up between two looks at memory and the clock.
+const KEYS_PER_LOOK: usize = 16;
+/// The most that is given up beyond the limit.
+const MAX_SLACK_BYTES: u64 = 64 * 1024;
+/// How often everything is given back to the system while RSS is above the limit.
+const PURGE_EVERY_MS: i64 = 100;
+/// What a defragmented heap takes for each byte allocated, in twentieths.
+const COMPACT_TWENTIETHS: u64 = 21;
+
+/// Whether there is room for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// There is.
+    Enough,
+    /// Not yet: keys are still to be given up.
+    Working,
+    /// There is not, and no key may be given up.
+    None,
+}
+
+/// What eviction remembers.
+#[derive(Debug)]
+pub(crate) struct Maxmemory {
+    pool: Pool,
+    meter: Meter,
+    rng: Pcg64Mcg,
+    /// The database that a random key is taken from next.
+    next_db: usize,
+    /// Whether there is more to be done between turns of the event loop.
+    is_working: bool,
+    /// Since when memory is above the limit.
+    over_since_ms: Option<UnixMs>,
+    /// Milliseconds that it was before.
+    exceeded_ms: u64,
+    purged_ms: UnixMs,
+    /// What may be used at most until the next purge, while RSS is above the limit.
+    resident_goal_bytes: u64,
+}
+
+impl Maxmemory {
+    /// Draws keys by numbers from this seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            pool: Pool::default(),
+            meter: Meter::default(),
+            rng: Pcg64Mcg::seed_from_u64(seed),
+            next_db: 0,
+            is_working: false,
+            over_since_ms: None,
+            exceeded_ms: 0,
+            purged_ms: 0,
+            resident_goal_bytes: u64::MAX,
+        }
+    }
+
+    /// Milliseconds for which memory was above the limit: in all, and this time.
+    pub(crate) fn exceeded_ms(&self, now: UnixMs) -> (u64, u64) {
+        let current = self.over_since_ms.map_or(0, |since| (now - since).max(0) as u64);
+        (self.exceeded_ms + current, current)
+    }
+
+    fn note(&mut self, is_over: bool, now: UnixMs) {
+        match (is_over, self.over_since_ms) {
+            (true, None) => self.over_since_ms = Some(now),
+            (false, Some(since)) => {
+                self.exceeded_ms += (now - since).max(0) as u64;
+                self.over_since_ms = None;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// An upper bound of `used_memory` that costs a few loads.
+#[derive(Clone, Copy, Debug, Default)]
+struct Meter {
+    /// The last exact figure,
+    exact_bytes: u64,
+    /// and what the accounts held then.
+    account_bytes: u64,
+    is_known: bool,
+}
+
+impl Meter {
+    fn look(&mut self, exact_bytes: u64) {
+        *self = Self { exact_bytes, account_bytes: account_bytes(), is_known: true };
+    }
+
+    /// Whether `used_memory` is at most `limit` for certain.
+    fn is_within(&self, limit_bytes: u64) -> bool {
+        let grown = account_bytes().saturating_sub(self.account_bytes);
+        self.is_known && self.exact_bytes.saturating_add(grown + grown / 4) <= limit_bytes
+    }
+}
+
+/// What all accounts hold.
+fn account_bytes() -> u64 {
+    [
+        Dataset::account(),
+        Tables::account(),
+        Expiry::account(),
+        Query::account(),
+        Output::account(),
+        OutputPubsub::account(),
+        Commands::account(),
+    ]
+    .iter()
+    .map(|account| account.live_bytes())
+    .sum()
+}
+
+/// Makes room if `maxmemory` is passed; called before each command.
+#[inline]
+pub(crate) fn make_room(server: &mut Server) -> Room {
+    let limit = server.config.maxmemory;
+    let counts_resident = server.config.maxmemory_counts_resident;
+    if limit == 0 || (!counts_resident && server.maxmemory.meter.is_within(limit)) {
+        return Room::Enough;
+    }
+    if counts_resident
+        && server.pulse.rss_bytes <= limit
+        && server.maxmemory.over_since_ms.is_none()
+    {
+        // RSS is read ten times a second.
+        return Room::Enough;
+    }
+    make_room_now(server)
+}
+
+/// Goes on with what a call had no time for. Returns whether there is still more.
+pub(crate) fn go_on(server: &mut Server) -> bool {
+    std::mem::take(&mut server.maxmemory.is_working) && make_room_now(server) == Room::Working
+}
+
+/// The limit or the policy has changed.
+pub(crate) fn changed(server: &mut Server) {
+    server.read_clock();
+    server.maxmemory.pool.clear();
+    server.maxmemory.meter = Meter::default();
+    server.maxmemory.is_working = true;
+}
+
+/// What has to go.
+#[derive(Clone, Copy, Debug)]
+struct Excess {
+    /// Whether the limit is passed.
+    is_over: bool,
+    /// Bytes that are allocated.
+    used_bytes: u64,
+    /// What that is to be at most,
+    most_bytes: u64,
+    /// and what it is brought down to once it is more.
+    goal_bytes: u64,
+}
+
+#[cold]
+fn make_room_now(server: &mut Server) -> Room {
+    let now = server.clock.now_ms;
+    let mut excess = measure(server);
+    server.maxmemory.note(excess.is_over, now);
+    if excess.is_over && server.config.maxmemory_policy == Policy::NoEviction {
+        return Room::None;
+    }
+    if excess.used_bytes <= excess.most_bytes {
+        return Room::Enough;
+    }
+    let (started, most) = (Instant::now(), patience(server.config.maxmemory_eviction_tenacity));
+    loop {
+        let more = give_up_some(server, excess.used_bytes - excess.goal_bytes);
+        excess = measure(server);
+        if excess.used_bytes <= excess.goal_bytes {
+            server.maxmemory.note(excess.is_over, now);
+            return Room::Enough;
+        }
+        if !more {
+            // What was given up may still be on its way.
+            let is_coming = server.lazyfree.pending_objects() > 0;
+            let is_enough = excess.used_bytes <= excess.most_bytes;
+            server.maxmemory.is_working = is_coming && !is_enough;
+            server.maxmemory.note(!is_enough, now);
+            return match (is_enough, is_coming) {
+                (true, _) => Room::Enough,
+                (false, true) => Room::Working,
+                (false, false) => Room::None,
+            };
+        }
+        if most.is_some_and(|most| started.elapsed() >= most) {
+            server.maxmemory.is_working = true;
+            return Room::Working;
+        }
+    }
+}
+
+/// How much more than it must is given up: a thousandth of the limit.
+fn slack_bytes(limit: u64) -> u64 {
+    (limit / 1000).min(MAX_SLACK_BYTES)
+}
+
+/// How long a call may take (Redis: `evictionTimeLimitUs`); `None`: as long as it takes.
+fn patience(tenacity: i64) -> Option<Duration> {
+    match tenacity {
+        ..=10 => Some(Duration::from_micros(50 * tenacity.max(0) as u64)),
+        11..=99 => Some(Duration::from_micros((500.0 * 1.15f64.powi(tenacity as i32 - 10)) as u64)),
+        _ => None,
+    }
+}
+
+/// What is used, and what may be.
+fn measure(server: &mut Server) -> Excess {
+    let limit = server.config.maxmemory;
+    let used_bytes = pulse::used_bytes(server.allocator);
+    server.maxmemory.meter.look(used_bytes);
+    server.pulse.note_used(used_bytes, server.clock.now_ms);
+    if !server.config.maxmemory_counts_resident {
+        let goal_bytes = limit - slack_bytes(limit);
+        return Excess { is_over: used_bytes > limit, used_bytes, most_bytes: limit, goal_bytes };
+    }
+    let (mut rss, now) = (kernel::rss_bytes(), server.clock.now_ms);
+    let purges = rss > limit && !(0..PURGE_EVERY_MS).contains(&(now - server.maxmemory.purged_ms));
+    if purges {
+        server.maxmemory.purged_ms = now;
+        if server.allocator == Allocator::Tallow {
+            tallow::purge();
+        }
+        rss = kernel::rss_bytes();
+    }
+    server.pulse.rss_bytes = rss;
+    if rss <= limit {
+        let (most_bytes, goal_bytes) = (u64::MAX, u64::MAX);
+        return Excess { is_over: false, used_bytes, most_bytes, goal_bytes };
+    }
+    if purges {
+        // What a compact heap could hold within the limit, beside what is no heap.
+        let stats = tallow::stats();
+        let beside = rss.saturating_sub(stats.resident_bytes) + stats.metadata_bytes;
+        let compact = limit.saturating_sub(beside) / COMPACT_TWENTIETHS * 20;
+        server.maxmemory.resident_goal_bytes =
+            compact.min(used_bytes.saturating_sub((rss - limit) / 8));
+    }
+    let most_bytes = server.maxmemory.resident_goal_bytes;
+    Excess { is_over: true, used_bytes, most_bytes, goal_bytes: most_bytes }
+}
+
+/// Gives some keys up, until about `wanted` bytes are free. Returns whether there are more keys.
+fn give_up_some(server: &mut Server, wanted_bytes: u64) -> bool {
+    let mut freed = 0;
+    for _ in 0..KEYS_PER_LOOK {
+        let Some(candidate) = choose(server) else { return false };
+        freed += give_up(server, &candidate);
+        if freed >= wanted_bytes {
+            break;
+        }
+    }
+    true
+}
+
+/// Removes a key; returns about how many bytes that frees.
+fn give_up(server: &mut Server, candidate: &Candidate) -> u64 {
+    let Some(mut entry) = server.dbs[candidate.db].remove(&candidate.key) else { return 0 };
+    server.counters.evicted_keys += 1;
+    // Of what has an inside it takes a look at memory to know.
+    let bytes = match entry.rich_mut() {
+        None => entry.shell_bytes() as u64,
+        Some(_) => u64::MAX / KEYS_PER_LOOK as u64,
+    };
+    if server.config.lazyfree_lazy_eviction {
+        server.lazyfree.free(entry);
+    }
+    bytes
+}
+
+/// The key to give up next.
+fn choose(server: &mut Server) -> Option<Candidate> {
+    let policy = server.config.maxmemory_policy;
+    if policy.is_random() {
+        return choose_any(server, policy.is_volatile());
+    }
+    let (clock, samples) = (server.clock, server.config.maxmemory_samples);
+    let Maxmemory { pool, rng, .. } = &mut server.maxmemory;
+    loop {
+        let mut drawn = 0;
+        for (i, db) in server.dbs.iter().enumerate() {
+            for _ in 0..samples {
+                let Some(entry) = draw(db, policy.is_volatile(), rng) else { break };
+                pool.offer(policy.score(entry, clock), i, entry.key());
+                drawn += 1;
+            }
+        }
+        // Those in the pool may be gone, or expire no more.
+        while let Some(best) = pool.best() {
+            let entry = server.dbs[best.db].table().get(&best.key);
+            if entry.is_some_and(|it| !policy.is_volatile() || it.expires_at().is_some()) {
+                return Some(best);
+            }
+        }
+        if drawn == 0 {
+            return None;
+        }
+    }
+}
+
+/// A random key, from the databases in turn.
+fn choose_any(server: &mut Server, volatile: bool) -> Option<Candidate> {
+    let Maxmemory { rng, next_db, .. } = &mut server.maxmemory;
+    for _ in 0..server.dbs.len() {
+        *next_db = (*next_db + 1) % server.dbs.len();
+        if let Some(entry) = draw(&server.dbs[*next_db], volatile, rng) {
+            return Some(Candidate::any(*next_db, entry.key()));
+        }
+    }
+    None
+}
+
+fn draw<'a>(db: &'a Db, volatile: bool, rng: &mut Pcg64Mcg) -> Option<&'a super::db::Entry> {
+    match volatile {
+        true => db.random_expiring(|| rng.random()),
+        false => db.table().random(|| rng.random()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::accounts::block;
+
+    #[test]
+    fn the_bound_is_one() {
+        let mut meter = Meter::default();
+        assert!(!meter.is_within(u64::MAX), "nothing is known yet");
+        meter.look(1000);
+        assert!(meter.is_within(1 << 20) && !meter.is_within(999));
+        // Other tests use accounts meanwhile, but not so much.
+        let blocks = block::<Dataset, 1>([&[0; 64 << 20]]);
+        assert!(!meter.is_within(64 << 20));
+        assert!(meter.is_within(128 << 20));
+        drop(blocks);
+        assert!(meter.is_within(32 << 20));
+    }
+
+    #[test]
+    fn patience_is_that_of_redis() {
+        assert_eq!(patience(0), Some(Duration::ZERO));
+        assert_eq!(patience(10), Some(Duration::from_micros(500)));
+        assert_eq!(patience(11), Some(Duration::from_micros(575)));
+        assert!(patience(99).is_some_and(|time| time > Duration::from_secs(60)));
+        assert_eq!(patience(100), None);
+    }
+
+    #[test]
+    fn slack_is_small() {
+        assert_eq!((slack_bytes(1 << 20), slack_bytes(1 << 40)), (1048, MAX_SLACK_BYTES));
+    }
+}

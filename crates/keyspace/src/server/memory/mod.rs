@@ -1,0 +1,21 @@
+//! Where the memory is: INFO memory, MEMORY, and the books that they are made of.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`pulse`] | what is read ten times a second, and the peak |
+//! | [`sample`] | all figures of one moment in plain numbers |
+//! | [`books`] | the sum of everything, which is RSS |
+//! | [`kernel`] | what `/proc` says |
+//! | [`info`] | the section of INFO |
+//! | [`stats`] | MEMORY STATS and MALLOC-STATS |
+//! | [`usage`] | MEMORY USAGE |
+//! | [`doctor`] | MEMORY DOCTOR: rules over a sample |
+
+pub(crate) mod books;
+pub(crate) mod doctor;
+pub(crate) mod info;
+pub(crate) mod kernel;
+pub(crate) mod pulse;
+pub(crate) mod sample;
+pub(crate) mod stats;
+pub(crate) mod usage;

@@ -1,0 +1,11 @@
+//! What is done `hz` times a second, in slices that nobody notices.
+
+use super::{expire, limits};
+use crate::server::Server;
+
+/// One tick.
+pub(crate) fn tick(server: &mut Server) {
+    limits::check_silence(server);
+    server.pulse.tick(server.allocator, &server.counters, server.clock.now_ms);
+    expire::note_stale(server);
+}

@@ -1,0 +1,402 @@
+//! The event loop: waits, reads, executes, writes.
+//!
+//! ```text
+//!   wait for sockets, or until the next tick
+//!   for each socket that can be read:  read up to 16 KiB, execute every whole request in it
+//!   slices of work: expiry, defragmentation
+//!   write to all clients that have been told something
+//! ```
+//! Readiness is told once (edges), so a socket that gave all it was asked for goes on a list to be
+//! read again in the next turn: nobody can keep the others waiting by sending without end. What was
+//! read is executed where it lies; only the beginning of a request that is not all there is copied
+//! into a buffer of the client's own. An idle client has no buffers at all but its reply buffer.
+
+use super::client::Client;
+use super::listen::{Listener, listen};
+use super::{cron, expire, limits, log};
+use crate::gauge::Allocator;
+use crate::server::Server;
+use crate::server::commands;
+use crate::server::config::Config;
+use crate::server::db::defrag;
+use crate::server::http::{self, link::LoopEnd};
+use crate::server::maxmemory;
+use crate::server::resp::request::{Bounds, Scanned};
+use anyhow::Context;
+use mio::net::UnixStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::io::{self, ErrorKind, Read};
+use std::mem;
+use std::time::{Duration, Instant};
+
+/// Read at once from a socket.
+const READ_BYTES: usize = 16 * 1024;
+/// The same inside of a long argument.
+const READ_MUCH_BYTES: usize = 256 * 1024;
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 1000;
+
+const SIGNALS: Token = Token(0);
+const FIRST_LISTENER: usize = 1;
+/// Tokens from here on are places of clients.
+const FIRST_CLIENT: usize = 64;
+/// The page has asked for something.
+const PAGE: Token = Token(FIRST_CLIENT - 1);
+
+struct EventLoop {
+    server: Server,
+    poll: Poll,
+    listeners: Vec<Listener>,
+    signals: UnixStream,
+    /// What was read last; beyond that, rubbish.
+    input: Vec<u8>,
+    /// Places of clients that may have more to be read.
+    to_read: Vec<usize>,
+    /// Whether connections may be waiting that were not accepted in their turn.
+    to_accept: Vec<usize>,
+    next_tick: Instant,
+    /// Where the page asks, with `http`.
+    page: Option<LoopEnd>,
+}
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// If it cannot listen, or the system gives no means to wait for events.
+pub(crate) fn run(config: Config, allocator: Allocator) -> anyhow::Result<()> {
+    log::start();
+    let (mut listeners, port) = listen(&config)?;
+    let poll = Poll::new().context("cannot wait for events")?;
+    let mut signals = watch_signals().context("cannot watch for signals")?;
+    poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+    for (i, listener) in listeners.iter_mut().enumerate() {
+        listener.register(poll.registry(), Token(FIRST_LISTENER + i))?;
+    }
+    let (page, page_url) = match config.http.as_str() {
+        "" => (None, None),
+        _ => {
+            let (page, url) = http::start(&config, Waker::new(poll.registry(), PAGE)?)?;
+            (Some(page), Some(url))
+        }
+    };
+    let mut server = Server::new(config, allocator);
+    server.port = port;
+    server.set_log_level();
+    let mut it = EventLoop {
+        server,
+        poll,
+        listeners,
+        signals,
+        input: vec![0; READ_BYTES],
+        to_read: Vec::new(),
+        to_accept: Vec::new(),
+        next_tick: Instant::now(),
+        page,
+    };
+    it.server.read_memory();
+    it.server.startup_bytes = it.server.pulse.used_bytes;
+    it.announce();
+    if let Some(url) = page_url {
+        println!("The page is at {url}");
+    }
+    let result = it.turn_until_shutdown();
+    if !it.server.config.unixsocket.is_empty() {
+        let _ = std::fs::remove_file(&it.server.config.unixsocket);
+    }
+    tracing::info!("stopped");
+    result
+}
+
+/// A socket that can be read once SIGTERM or SIGINT has come.
+fn watch_signals() -> io::Result<UnixStream> {
+    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(UnixStream::from_std(reader))
+}
+
+impl EventLoop {
+    /// Says on standard output that connections are accepted, and where.
+    fn announce(&self) {
+        let config = &self.server.config;
+        let mut places = Vec::new();
+        if self.server.port != 0 {
+            places.push(format!("port {}", self.server.port));
+        }
+        if !config.unixsocket.is_empty() {
+            places.push(config.unixsocket.clone());
+        }
+        println!("Ready to accept connections on {}", places.join(" and "));
+    }
+
+    fn turn_until_shutdown(&mut self) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        let mut due: Option<Instant> = None;
+        while !self.server.shutdown {
+            let queued = !self.server.clients.to_write.is_empty();
+            let busy = queued || !self.to_read.is_empty() || !self.to_accept.is_empty();
+            let wait = match busy {
+                true => Duration::ZERO,
+                false => {
+                    let until = due.map_or(self.next_tick, |due| due.min(self.next_tick));
+                    until.saturating_duration_since(Instant::now())
+                }
+            };
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result.context("cannot wait for events")?,
+            }
+            self.server.read_clock();
+            let is_idle = !busy && events.is_empty();
+            for place in mem::take(&mut self.to_accept) {
+                self.accept(place);
+            }
+            for place in mem::take(&mut self.to_read) {
+                self.serve(place);
+            }
+            for event in &events {
+                match event.token() {
+                    SIGNALS => self.take_signals(),
+                    PAGE => {
+                        if let Some(page) = &self.page {
+                            page.answer(&mut self.server);
+                        }
+                    }
+                    Token(token) if token < FIRST_CLIENT => self.accept(token - FIRST_LISTENER),
+                    Token(token) => {
+                        let place = token - FIRST_CLIENT;
+                        if event.is_writable() {
+                            self.unblock(place);
+                        }
+                        if event.is_readable() || event.is_read_closed() || event.is_error() {
+                            self.serve(place);
+                        }
+                        if event.is_read_closed() {
+                            // The end is read in the next turn, when what came before it is
+                            // answered; there will be no other event for it.
+                            self.to_read.push(place);
+                        }
+                    }
+                }
+            }
+            due = self.work(is_idle);
+            if self.next_tick <= Instant::now() {
+                self.tick();
+            }
+            self.server.note_traffic();
+            self.write_all();
+        }
+        Ok(())
+    }
+
+    /// Takes slices of the work that nobody waits for. Returns when to go on.
+    fn work(&mut self, is_idle: bool) -> Option<Instant> {
+        let expiry = expire::run(&mut self.server, is_idle);
+        let defrag = defrag::poll(&mut self.server);
+        let eviction = maxmemory::go_on(&mut self.server).then_some(Duration::ZERO);
+        let wait = expiry.into_iter().chain(defrag).chain(eviction).min()?;
+        Instant::now().checked_add(wait)
+    }
+
+    fn tick(&mut self) {
+        let hz = self.server.config.hz.clamp(1, 500) as u64;
+        self.next_tick = Instant::now() + Duration::from_nanos(1_000_000_000 / hz);
+        cron::tick(&mut self.server);
+        let dead: Vec<usize> =
+            self.server.clients.iter().filter(|(_, it)| it.dead).map(|it| it.0).collect();
+        for place in dead {
+            self.close(place);
+        }
+    }
+
+    fn take_signals(&mut self) {
+        let mut bytes = [0; 16];
+        if self.signals.read(&mut bytes).is_ok_and(|count| count > 0) {
+            tracing::info!("told to stop by a signal");
+            self.server.shutdown = true;
+        }
+    }
+
+    /// Accepts those who wait at a listener.
+    fn accept(&mut self, listener: usize) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listeners[listener].accept() {
+                Ok(stream) => self.welcome(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // Out of descriptors, most likely: the rest has to wait for the next one.
+                    tracing::warn!("cannot accept a connection: {error}");
+                    return;
+                }
+            }
+        }
+        self.to_accept.push(listener);
+    }
+
+    fn welcome(&mut self, mut stream: super::stream::Stream) {
+        let server = &mut self.server;
+        if server.clients.len() as i64 >= server.config.maxclients {
+            server.counters.rejected_connections += 1;
+            // It may not take it: it is gone in any case.
+            let _ = stream.write(b"-ERR max number of clients reached\r\n");
+            return;
+        }
+        server.counters.connections_received += 1;
+        let (id, now) = (server.clients.new_id(), server.clock.now_ms);
+        let client = Client::new(id, stream, now, !server.wants_password());
+        let place = server.clients.add(Box::new(client));
+        let token = Token(FIRST_CLIENT + place);
+        let registered = server
+            .clients
+            .at(place)
+            .map(|client| client.stream.register(self.poll.registry(), token));
+        if let Some(Err(error)) = registered {
+            tracing::warn!("cannot watch a connection: {error}");
+            server.clients.remove(place);
+        }
+    }
+
+    /// Reads from a client and executes what it has sent.
+    fn serve(&mut self, place: usize) {
+        let Some(mut client) = self.server.clients.take(place) else { return };
+        let much = client.scanner.wants_much();
+        let wanted = if much { READ_MUCH_BYTES } else { READ_BYTES };
+        if self.input.len() < wanted {
+            self.input.resize(wanted, 0);
+        }
+        match client.stream.read(&mut self.input[..wanted]) {
+            Ok(0) => client.dead = true,
+            Ok(count) => {
+                self.server.counters.net_input_bytes += count as u64;
+                client.active_ms = self.server.clock.now_ms;
+                execute_input(&mut self.server, &mut client, &self.input[..count]);
+                if count == wanted {
+                    self.to_read.push(place);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.to_read.push(place),
+            Err(_) => client.dead = true,
+        }
+        if !much && self.input.len() > READ_BYTES {
+            // Long arguments are rare; what was for one is given back.
+            self.input = vec![0; READ_BYTES];
+        }
+        self.server.clients.put(place, client);
+        self.server.clients.queue(place);
+    }
+
+    /// Notes that a client's socket takes more.
+    fn unblock(&mut self, place: usize) {
+        if let Some(client) = self.server.clients.at(place)
+            && mem::take(&mut client.blocked_write)
+        {
+            self.server.clients.queue(place);
+        }
+    }
+
+    /// Writes to all clients that have something to be told, and parts with those that are done.
+    fn write_all(&mut self) {
+        let mut places = mem::take(&mut self.server.clients.to_write);
+        for &place in &places {
+            let Some(mut client) = self.server.clients.take(place) else { continue };
+            client.queued = false;
+            if !client.dead {
+                write(&mut self.server, &mut client);
+            }
+            let is_done = client.closing && client.reply.unsent().is_empty();
+            let over = client.dead || is_done;
+            self.server.clients.put(place, client);
+            if over {
+                self.close(place);
+            }
+        }
+        places.clear();
+        // Keeps its room, unless somebody was queued meanwhile.
+        if self.server.clients.to_write.is_empty() {
+            self.server.clients.to_write = places;
+        }
+    }
+
+    fn close(&mut self, place: usize) {
+        // The system forgets a descriptor that is closed; there is nothing to be told.
+        self.server.clients.remove(place);
+        self.to_read.retain(|it| *it != place);
+    }
+}
+
+/// Writes what the client's socket takes.
+fn write(server: &mut Server, client: &mut Client) {
+    while !client.reply.unsent().is_empty() && !client.blocked_write {
+        match client.stream.write(client.reply.unsent()) {
+            Ok(0) => client.dead = true,
+            Ok(count) => {
+                server.counters.net_output_bytes += count as u64;
+                client.reply.note_sent(count, limits::KEPT_OUTPUT_BYTES);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => client.blocked_write = true,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => client.dead = true,
+        }
+        if client.dead {
+            return;
+        }
+    }
+    limits::check_output(server, client);
+}
+
+/// Executes all whole requests in what the client has sent, and keeps the rest.
+fn execute_input(server: &mut Server, client: &mut Client, input: &[u8]) {
+    if client.query.is_empty() {
+        let used = execute(server, client, input);
+        client.query.extend(&input[used..]);
+    } else {
+        let mut query = mem::replace(&mut client.query, crate::server::buffer::Buffer::new());
+        query.extend(input);
+        let used = execute(server, client, &query);
+        if used == query.len() {
+            query.free();
+        } else if used > 0 {
+            query.consume(used);
+        }
+        client.query = query;
+    }
+    limits::check(server, client);
+}
+
+/// Executes all whole requests in `bytes`; returns how much that was.
+fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
+    let (mut used, mut now) = (0, Instant::now());
+    // Taken out, since its arguments are read while the client is changed.
+    let mut scanner = mem::take(&mut client.scanner);
+    while used < bytes.len() && !client.closing && !client.dead {
+        let bounds = Bounds {
+            max_bulk_bytes: server.config.proto_max_bulk_len as i64,
+            is_authenticated: client.authenticated,
+        };
+        let rest = &bytes[used..];
+        match scanner.scan(rest, bounds) {
+            Scanned::Request(count) => {
+                let args = scanner.args(rest);
+                if args.len() > 0 {
+                    now = commands::execute(server, client, args, now);
+                }
+                used += count;
+                scanner.next();
+            }
+            Scanned::Incomplete => break,
+            Scanned::Refused(text) => {
+                client.reply.error(&format!("ERR Protocol error: {text}"));
+                server.counters.error_replies += 1;
+                client.closing = true;
+                scanner.next();
+                used = bytes.len();
+            }
+        }
+    }
+    client.scanner = scanner;
+    if client.closing { bytes.len() } else { used }
+}

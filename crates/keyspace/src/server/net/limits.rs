@@ -1,0 +1,65 @@
+//! Who is cut off, and when: limits on buffers and on silence.
+//!
+//! A client that sends without end, or takes nothing of what it is sent, would use up the memory of
+//! all the others. `client-query-buffer-limit` bounds the one, `client-output-buffer-limit` the
+//! other, for each class of clients: at once above the hard limit, after some seconds above the soft
+//! one.
+
+use super::client::Client;
+use crate::server::Server;
+
+/// Bounds on the query buffer of a client that has not said its password.
+const UNAUTHENTICATED_QUERY_BYTES: u64 = 1 << 20;
+/// Output buffers larger than this are given back once they are empty.
+pub(crate) const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
+
+/// Looks at a client's buffers, after they have grown; marks it dead if it is over a limit.
+pub(crate) fn check(server: &mut Server, client: &mut Client) {
+    let query_bytes = client.query.len() as u64;
+    let limit = match client.authenticated {
+        true => server.config.client_query_buffer_limit,
+        false => UNAUTHENTICATED_QUERY_BYTES.min(server.config.client_query_buffer_limit),
+    };
+    if query_bytes > limit {
+        tracing::warn!("client {} has sent too much at once ({query_bytes} bytes)", client.address);
+        server.counters.query_buffer_disconnections += 1;
+        client.dead = true;
+    }
+    check_output(server, client);
+}
+
+/// The same for what it has not taken yet.
+pub(crate) fn check_output(server: &mut Server, client: &mut Client) {
+    let limit = server.config.client_output_buffer_limit[0];
+    let unsent = client.reply.unsent().len() as u64;
+    let is_over = |bytes: u64| bytes != 0 && unsent > bytes;
+    let now = server.clock.now_ms;
+    let too_long = if is_over(limit.soft_bytes) {
+        let since = *client.over_soft_since.get_or_insert(now);
+        now - since > limit.soft_seconds as i64 * 1000
+    } else {
+        client.over_soft_since = None;
+        false
+    };
+    if is_over(limit.hard_bytes) || too_long {
+        tracing::warn!(
+            "client {} takes too little of its replies ({unsent} bytes)",
+            client.address
+        );
+        server.counters.output_buffer_disconnections += 1;
+        client.dead = true;
+    }
+}
+
+/// Marks those dead that were silent for too long (`timeout`).
+pub(crate) fn check_silence(server: &mut Server) {
+    let (now, timeout) = (server.clock.now_ms, server.config.timeout * 1000);
+    if timeout == 0 {
+        return;
+    }
+    for (_, client) in server.clients.iter_mut() {
+        if now - client.active_ms > timeout {
+            client.dead = true;
+        }
+    }
+}

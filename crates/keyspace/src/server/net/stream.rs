@@ -1,0 +1,68 @@
+//! TCP and unix sockets as one.
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use std::io::{self, Read, Write};
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// The peer's address, as CLIENT LIST shows it.
+    pub(crate) fn peer(&self) -> String {
+        match self {
+            Self::Tcp(tcp) => {
+                tcp.peer_addr().map_or_else(|_| "?:0".to_owned(), |it| it.to_string())
+            }
+            Self::Unix(unix) => format!("{}:0", Self::path(unix)),
+        }
+    }
+
+    /// The own address.
+    pub(crate) fn local(&self) -> String {
+        match self {
+            Self::Tcp(tcp) => {
+                tcp.local_addr().map_or_else(|_| "?:0".to_owned(), |it| it.to_string())
+            }
+            Self::Unix(unix) => format!("{}:0", Self::path(unix)),
+        }
+    }
+
+    fn path(unix: &UnixStream) -> String {
+        let address = unix.local_addr().ok();
+        let path = address.as_ref().and_then(|it| it.as_pathname());
+        path.map_or_else(String::new, |path| path.display().to_string())
+    }
+
+    /// Reads what is there.
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.read(into),
+            Self::Unix(unix) => unix.read(into),
+        }
+    }
+
+    /// Writes what the socket takes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.write(bytes),
+            Self::Unix(unix) => unix.write(bytes),
+        }
+    }
+
+    /// Has the loop told when it can be read or written.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Self::Tcp(tcp) => tcp.register(registry, token, both),
+            Self::Unix(unix) => unix.register(registry, token, both),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What the server knows: everything that a command can reach besides its own client.
+
+use super::commands::Registry;
+use super::config::Config;
+use super::config::params::LOG_LEVELS;
+use super::db::defrag::ActiveDefrag;
+use super::db::lazyfree::Lazyfree;
+use super::db::lfu::Lfu;
+use super::db::{Clock, Db};
+use super::maxmemory::Maxmemory;
+use super::memory::pulse::Pulse;
+use super::net::clients::Clients;
+use super::net::expire::ExpireCycle;
+use crate::gauge::Allocator;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Counters for INFO, set to zero by CONFIG RESETSTAT.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    /// Connections accepted.
+    pub(crate) connections_received: u64,
+    /// Connections turned away since there were too many.
+    pub(crate) rejected_connections: u64,
+    /// Commands executed.
+    pub(crate) commands_processed: u64,
+    /// Error replies.
+    pub(crate) error_replies: u64,
+    /// Bytes read from clients.
+    pub(crate) net_input_bytes: u64,
+    /// Bytes sent to clients.
+    pub(crate) net_output_bytes: u64,
+    /// Lookups of keys by reading commands that found one.
+    pub(crate) keyspace_hits: u64,
+    /// And those that did not.
+    pub(crate) keyspace_misses: u64,
+    /// Keys given up for want of memory.
+    pub(crate) evicted_keys: u64,
+    /// Clients cut off for want of memory.
+    pub(crate) evicted_clients: u64,
+    /// Clients cut off since their query buffers were too large.
+    pub(crate) query_buffer_disconnections: u64,
+    /// Clients cut off since their output buffers were too large.
+    pub(crate) output_buffer_disconnections: u64,
+}
+
+/// The server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// All parameters.
+    pub(crate) config: Config,
+    /// The databases.
+    pub(crate) dbs: Vec<Db>,
+    /// All clients but the one whose command is being executed.
+    pub(crate) clients: Clients,
+    /// The commands and how often they were called.
+    pub(crate) commands: Registry,
+    /// The time of this turn of the event loop.
+    pub(crate) clock: Clock,
+    /// When the server was started.
+    pub(crate) started: Instant,
+    /// Its name for this run: 40 hexadecimal digits.
+    pub(crate) run_id: String,
+    /// Counters for INFO.
+    pub(crate) counters: Counters,
+    /// Frees big values elsewhere.
+    pub(crate) lazyfree: Lazyfree,
+    /// Gives keys up when memory is short.
+    pub(crate) maxmemory: Maxmemory,
+    /// Moves the data together.
+    pub(crate) defrag: ActiveDefrag,
+    /// Removes keys whose time has come.
+    pub(crate) expire_cycle: ExpireCycle,
+    /// Whether keys are removed when their time has come (DEBUG SET-ACTIVE-EXPIRE).
+    pub(crate) active_expire: bool,
+    /// The TCP port that is listened on; 0 for none.
+    pub(crate) port: u16,
+    /// Whether to stop after this turn.
+    pub(crate) shutdown: bool,
+    /// `used_memory` when everything was set up.
+    pub(crate) startup_bytes: u64,
+    /// What the program's own allocations come from.
+    pub(crate) allocator: Allocator,
+    /// What is read regularly: RSS, the peak, rates.
+    pub(crate) pulse: Pulse,
+    rng: Pcg64Mcg,
+}
+
+impl Server {
+    /// A server without data and clients.
+    pub(crate) fn new(config: Config, allocator: Allocator) -> Self {
+        // The standard library asks the system for the seeds of its hashers.
+        let seed = RandomState::new().hash_one(0);
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let run_id = (0..5).map(|_| format!("{:08x}", rng.random::<u32>())).collect();
+        let mut server = Self {
+            dbs: (0..config.databases).map(|_| Db::new()).collect(),
+            clients: Clients::new(),
+            commands: Registry::new(),
+            clock: Clock::default(),
+            started: Instant::now(),
+            run_id,
+            counters: Counters::default(),
+            lazyfree: Lazyfree::default(),
+            maxmemory: Maxmemory::new(rng.random()),
+            defrag: ActiveDefrag::new(),
+            expire_cycle: ExpireCycle::default(),
+            active_expire: true,
+            port: 0,
+            shutdown: false,
+            startup_bytes: 0,
+            allocator,
+            pulse: Pulse::default(),
+            rng,
+            config,
+        };
+        server.read_clock();
+        server
+    }
+
+    /// Reads the clock; once for each turn of the loop.
+    pub(crate) fn read_clock(&mut self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.clock.now_ms = since.as_millis() as i64;
+        self.clock.access = since.as_secs() as u32 & 0x00ff_ffff;
+        self.clock.lfu = self.config.maxmemory_policy.is_lfu().then_some(Lfu {
+            minutes: (since.as_secs() / 60) as u16,
+            log_factor: self.config.lfu_log_factor as u32,
+            decay_minutes: self.config.lfu_decay_time as u32,
+        });
+    }
+
+    /// Reads the figures of memory that are otherwise read ten times a second.
+    pub(crate) fn read_memory(&mut self) {
+        self.pulse.read(self.allocator, self.clock.now_ms);
+    }
+
+    /// Looks at the peak of memory, if much has come or gone since it was looked at.
+    #[inline]
+    pub(crate) fn note_traffic(&mut self) {
+        self.pulse.note_traffic(self.allocator, &self.counters, self.clock.now_ms);
+    }
+
+    /// A random number.
+    pub(crate) fn random(&mut self) -> u64 {
+        self.rng.random()
+    }
+
+    /// Whether clients have to say a password.
+    pub(crate) fn wants_password(&self) -> bool {
+        !self.config.requirepass.is_empty()
+    }
+
+    /// Makes the log as talkative as the configuration says.
+    pub(crate) fn set_log_level(&mut self) {
+        super::net::log::set_level(LOG_LEVELS[self.config.loglevel]);
+    }
+}

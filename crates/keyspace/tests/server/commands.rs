@@ -1,0 +1,101 @@
+//! Commands through a client library.
+
+use crate::support::Server;
+use redis::{Commands, cmd};
+
+#[test]
+fn strings() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    let _: () = it.set("k", "value").unwrap();
+    assert_eq!(it.get::<_, String>("k").unwrap(), "value");
+    assert_eq!(it.append::<_, _, usize>("k", "!!").unwrap(), 7);
+    assert_eq!(it.getrange::<_, String>("k", -3, -1).unwrap(), "e!!");
+    assert_eq!(it.setrange::<_, _, usize>("k", 10, "x").unwrap(), 11);
+    assert_eq!(it.get::<_, Vec<u8>>("k").unwrap(), b"value!!\0\0\0x");
+    assert_eq!(it.incr::<_, _, i64>("n", 5).unwrap(), 5);
+    assert_eq!(it.decr::<_, _, i64>("n", 7).unwrap(), -2);
+    assert_eq!(it.incr::<_, _, f64>("f", 0.5).unwrap(), 0.5);
+    let all: Vec<Option<String>> = it.mget(&["n", "none", "f"]).unwrap();
+    assert_eq!(all, [Some("-2".to_owned()), None, Some("0.5".to_owned())]);
+    let old: Option<String> =
+        cmd("SET").arg(&["n", "1", "XX", "GET", "KEEPTTL"]).query(&mut it).unwrap();
+    assert_eq!(old.as_deref(), Some("-2"));
+    let none: Option<String> = cmd("SET").arg(&["n", "1", "NX"]).query(&mut it).unwrap();
+    assert_eq!(none, None);
+    assert_eq!(it.get_del::<_, String>("n").unwrap(), "1");
+    assert!(!it.exists::<_, bool>("n").unwrap());
+}
+
+#[test]
+fn expiry() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    let _: () = it.set_ex("k", 1, 100).unwrap();
+    assert_eq!(it.ttl::<_, i64>("k").unwrap(), 100);
+    assert!(!cmd("EXPIRE").arg(&["k", "10", "GT"]).query::<bool>(&mut it).unwrap());
+    assert!(cmd("EXPIRE").arg(&["k", "10", "LT"]).query::<bool>(&mut it).unwrap());
+    assert!(it.persist::<_, bool>("k").unwrap());
+    assert_eq!(it.ttl::<_, i64>("k").unwrap(), -1);
+    assert_eq!(it.ttl::<_, i64>("none").unwrap(), -2);
+    for i in 0..1000 {
+        let _: () = it.pset_ex(format!("soon{i}"), "v", 50).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    // Nobody has asked for them.
+    assert_eq!(cmd("DBSIZE").query::<usize>(&mut it).unwrap(), 1);
+    assert_eq!(server.info("expired_keys"), "1000");
+}
+
+#[test]
+fn keys_are_scanned_once_each() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    for i in 0..5000 {
+        let _: () = it.set(format!("key{i}"), i).unwrap();
+    }
+    let mut keys: Vec<String> = it.scan().unwrap().map(|key| key.unwrap()).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 5000);
+    let few: Vec<String> = it.keys("key12?").unwrap();
+    assert_eq!(few.len(), 10);
+    let _: () = it.rename("key1", "renamed").unwrap();
+    assert_eq!(it.get::<_, i64>("renamed").unwrap(), 1);
+    let _: () = cmd("FLUSHALL").query(&mut it).unwrap();
+    assert_eq!(cmd("DBSIZE").query::<usize>(&mut it).unwrap(), 0);
+}
+
+#[test]
+fn hashes_and_lists() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    for i in 0..1000 {
+        let _: () = it.hset("h", i, i * 2).unwrap();
+    }
+    assert_eq!(it.hget::<_, _, i64>("h", 77).unwrap(), 154);
+    assert_eq!(it.hlen::<_, usize>("h").unwrap(), 1000);
+    let all: std::collections::HashMap<i64, i64> = it.hgetall("h").unwrap();
+    assert!(all.len() == 1000 && all.iter().all(|(field, value)| *value == field * 2));
+    let _: () = it.rpush("l", &[1, 2, 3]).unwrap();
+    let _: () = it.lpush("l", 0).unwrap();
+    assert_eq!(it.lrange::<_, Vec<i64>>("l", 0, -1).unwrap(), [0, 1, 2, 3]);
+    assert_eq!(it.rpop::<_, i64>("l", None).unwrap(), 3);
+    let rest: Vec<i64> = it.lpop("l", std::num::NonZero::new(9)).unwrap();
+    assert_eq!(rest, [0, 1, 2]);
+    assert!(!it.exists::<_, bool>("l").unwrap());
+}
+
+#[test]
+fn parameters() {
+    let server = Server::start(&["--maxmemory", "100mb"]);
+    let mut it = server.connect();
+    let get = |it: &mut redis::Connection, name: &str| -> Vec<String> {
+        cmd("CONFIG").arg(&["GET", name]).query(it).unwrap()
+    };
+    assert_eq!(get(&mut it, "maxmemory"), ["maxmemory", "104857600"]);
+    let _: () = cmd("CONFIG").arg(&["SET", "maxmemory", "1gb"]).query(&mut it).unwrap();
+    assert_eq!(get(&mut it, "maxmemory"), ["maxmemory", "1073741824"]);
+    assert!(cmd("CONFIG").arg(&["SET", "port", "1"]).query::<()>(&mut it).is_err());
+    assert!(cmd("CONFIG").arg(&["SET", "hz", "no"]).query::<()>(&mut it).is_err());
+}

@@ -1,0 +1,225 @@
+//! `maxmemory`: what goes, what stays, and that nobody waits.
+
+use crate::support::Server;
+use redis::{Commands, Connection, RedisResult};
+use std::time::{Duration, Instant};
+
+const MIB: u64 = 1 << 20;
+
+fn server(policy: &str, limit: &str, more: &[&str]) -> Server {
+    let options = ["--maxmemory", limit, "--maxmemory-policy", policy, "--maxmemory-samples", "10"];
+    Server::start(&[&options[..], more].concat())
+}
+
+/// Stores keys `from..to` of a kilobyte each, one after the other.
+fn fill(connection: &mut Connection, name: &str, from: u32, to: u32) -> RedisResult<()> {
+    for i in from..to {
+        connection.set::<_, _, ()>(format!("{name}{i}"), vec![b'x'; 1000])?;
+    }
+    Ok(())
+}
+
+fn count(connection: &mut Connection, name: &str, from: u32, to: u32) -> usize {
+    (from..to).filter(|i| connection.exists(format!("{name}{i}")).expect("EXISTS")).count()
+}
+
+fn used(server: &Server) -> u64 {
+    server.info("used_memory").parse().expect("a number")
+}
+
+#[test]
+fn noeviction_refuses_writes_and_loses_nothing() {
+    let server = server("noeviction", "4mb", &[]);
+    let mut connection = server.connect();
+    let error = fill(&mut connection, "key", 0, 10_000).expect_err("it is full at some point");
+    assert_eq!(error.code(), Some("OOM"), "{error}");
+    assert_eq!(error.detail(), Some("command not allowed when used memory > 'maxmemory'."));
+    let keys: u32 = redis::cmd("DBSIZE").query(&mut connection).expect("DBSIZE");
+    assert!((2000..4000).contains(&keys), "{keys}");
+    assert_eq!(count(&mut connection, "key", 0, keys), keys as usize);
+    // Reading and deleting are allowed, and make room.
+    let gone: u32 =
+        connection.del((0..100).map(|i| format!("key{i}")).collect::<Vec<_>>()).unwrap();
+    assert_eq!(gone, 100);
+    fill(&mut connection, "new", 0, 50).expect("there is room again");
+    assert_eq!(server.info("evicted_keys"), "0");
+    // More room at run time.
+    let _: () =
+        redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("8mb").query(&mut connection).unwrap();
+    fill(&mut connection, "more", 0, 2000).expect("twice the room");
+    assert!(used(&server) <= 8 * MIB);
+}
+
+#[test]
+fn every_policy_keeps_the_limit_and_the_right_keys() {
+    for policy in [
+        "allkeys-lru",
+        "allkeys-lfu",
+        "allkeys-random",
+        "volatile-lru",
+        "volatile-lfu",
+        "volatile-random",
+        "volatile-ttl",
+    ] {
+        let server = server(policy, "6mb", &[]);
+        let mut connection = server.connect();
+        let volatile = policy.starts_with("volatile");
+        fill(&mut connection, "stay", 0, 500).expect("room for those");
+        let mut evicted = 0;
+        for i in 0..10_000u32 {
+            let key = format!("go{i}");
+            let value = vec![b'x'; 1000];
+            if volatile {
+                connection.set_ex::<_, _, ()>(key, value, 10_000).expect("room is made");
+            } else {
+                connection.set::<_, _, ()>(key, value).expect("room is made");
+            }
+            // Those are in use.
+            let _: Option<Vec<u8>> = connection.get(format!("stay{}", i % 500)).expect("GET");
+            if i % 1000 == 999 {
+                // INFO's own text is in it.
+                assert!(used(&server) <= 6 * MIB + (16 << 10), "{policy}: {}", used(&server));
+                let now: u64 = server.info("evicted_keys").parse().expect("a number");
+                assert!(now >= evicted, "{policy}");
+                evicted = now;
+            }
+        }
+        assert!(evicted > 4000, "{policy}: {evicted}");
+        let stayed = count(&mut connection, "stay", 0, 500);
+        match policy {
+            // Whoever is read every 500 writes is among the last fifth by time.
+            "allkeys-lru" | "allkeys-random" => assert!(stayed < 500, "{policy}: {stayed}"),
+            "allkeys-lfu" => assert!(stayed > 450, "{policy}: {stayed}"),
+            _ => assert_eq!(stayed, 500, "{policy}"),
+        }
+    }
+}
+
+#[test]
+fn lru_gives_up_what_was_not_used_for_longest() {
+    let server = server("allkeys-lru", "6mb", &[]);
+    let mut connection = server.connect();
+    fill(&mut connection, "old", 0, 2000).expect("room");
+    // The clock has seconds.
+    std::thread::sleep(Duration::from_millis(2100));
+    assert_eq!(count(&mut connection, "old", 0, 1000), 1000);
+    let _: Vec<Option<Vec<u8>>> =
+        connection.mget((0..1000).map(|i| format!("old{i}")).collect::<Vec<_>>()).unwrap();
+    let idle: i64 =
+        redis::cmd("OBJECT").arg("IDLETIME").arg("old1500").query(&mut connection).unwrap();
+    assert!((2..30).contains(&idle), "{idle}");
+    let error = redis::cmd("OBJECT").arg("FREQ").arg("old1").query::<i64>(&mut connection);
+    assert!(
+        error
+            .expect_err("no frequency")
+            .to_string()
+            .contains("LFU maxmemory policy is not selected")
+    );
+    fill(&mut connection, "new", 0, 4500).expect("room is made");
+    let (used_lately, not) =
+        (count(&mut connection, "old", 0, 1000), count(&mut connection, "old", 1000, 2000));
+    assert!(used_lately > 930 && not < 500, "{used_lately} {not}");
+}
+
+#[test]
+fn lfu_gives_up_what_was_used_least() {
+    let server = server("allkeys-lfu", "6mb", &["--lfu-log-factor", "0"]);
+    let mut connection = server.connect();
+    fill(&mut connection, "key", 0, 2000).expect("room");
+    for _ in 0..5 {
+        let _: Vec<Option<Vec<u8>>> =
+            connection.mget((0..1000).map(|i| format!("key{i}")).collect::<Vec<_>>()).unwrap();
+    }
+    let freq: i64 = redis::cmd("OBJECT").arg("FREQ").arg("key1").query(&mut connection).unwrap();
+    assert_eq!(freq, 10, "5 to begin with, and one a read");
+    fill(&mut connection, "new", 0, 8000).expect("room is made");
+    let (often, seldom) =
+        (count(&mut connection, "key", 0, 1000), count(&mut connection, "key", 1000, 2000));
+    assert!(often > 950 && seldom < 700, "{often} {seldom}");
+}
+
+#[test]
+fn volatile_ttl_gives_up_what_expires_first_and_refuses_when_nothing_is_left() {
+    let server = server("volatile-ttl", "6mb", &[]);
+    let mut connection = server.connect();
+    for i in 0..2000u64 {
+        connection
+            .set_ex::<_, _, ()>(format!("key{i}"), vec![b'x'; 1000], 10_000 + i * 10)
+            .unwrap();
+    }
+    fill(&mut connection, "stay", 0, 4200).expect("room is made");
+    let (soon, late) =
+        (count(&mut connection, "key", 0, 500), count(&mut connection, "key", 1500, 2000));
+    assert!(soon < 250 && late > 450, "{soon} {late}");
+    // At last only keys that do not expire are left.
+    let error = fill(&mut connection, "stay", 4200, 9000).expect_err("nothing may go");
+    assert_eq!(error.code(), Some("OOM"));
+    assert_eq!(count(&mut connection, "key", 0, 2000), 0);
+    assert_eq!(count(&mut connection, "stay", 0, 4200), 4200);
+    assert!(server.info("current_eviction_exceeded_time").parse::<u64>().is_ok());
+}
+
+#[test]
+fn a_lowered_limit_is_reached_in_slices_while_clients_are_served() {
+    let server = server("allkeys-random", "200mb", &[]);
+    let mut connection = server.connect();
+    for i in 0..1000 {
+        let mut pipe = redis::pipe();
+        for j in 0..200 {
+            pipe.set(format!("key{i}:{j}"), vec![b'x'; 300]).ignore();
+        }
+        pipe.query::<()>(&mut connection).expect("SET");
+    }
+    let before = used(&server);
+    assert!(before > 60 * MIB);
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory")
+        .arg("10mb")
+        .query(&mut connection)
+        .unwrap();
+    let (mut longest, mut evicted, mut slices) = (Duration::ZERO, 0, 0);
+    let start = Instant::now();
+    while used(&server) > 10 * MIB {
+        assert!(start.elapsed() < Duration::from_secs(60), "{} are used", used(&server));
+        for _ in 0..20 {
+            let asked = Instant::now();
+            redis::cmd("PING").query::<String>(&mut connection).expect("PING");
+            longest = longest.max(asked.elapsed());
+        }
+        let now: u64 = server.info("evicted_keys").parse().expect("a number");
+        slices += u32::from(now > evicted);
+        evicted = now;
+    }
+    // In one go it would be a single slice. The bound is for loaded machines: a slice takes half a
+    // millisecond.
+    assert!(slices >= 3, "{slices}");
+    assert!(longest < Duration::from_millis(500), "{longest:?}");
+    println!("{evicted} keys went in {slices} looks; the longest PING took {longest:?}");
+    assert_eq!(server.info("current_eviction_exceeded_time"), "0");
+    assert_ne!(server.info("total_eviction_exceeded_time"), "0");
+}
+
+#[test]
+fn what_the_kernel_counts_can_be_limited() {
+    let server = server("allkeys-lru", "60mb", &["--maxmemory-counts-resident", "yes"]);
+    let mut connection = server.connect();
+    let rss = || server.info("used_memory_rss").parse::<u64>().expect("a number");
+    for i in 0..1000 {
+        let mut pipe = redis::pipe();
+        for j in 0..200 {
+            pipe.set(format!("key{i}:{j}"), vec![b'x'; 500]).ignore();
+        }
+        pipe.query::<()>(&mut connection).expect("room is made");
+    }
+    assert!(server.info("evicted_keys").parse::<u64>().expect("a number") > 50_000);
+    let keys: u64 = redis::cmd("DBSIZE").query(&mut connection).expect("DBSIZE");
+    // Without defragmentation more must go than a compact heap would lose.
+    assert!(keys > 10_000, "{keys}");
+    // RSS is looked at ten times a second.
+    let start = Instant::now();
+    while rss() > 62 * MIB {
+        assert!(start.elapsed() < Duration::from_secs(20), "{} are resident", rss());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

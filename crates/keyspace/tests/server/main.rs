@@ -1,0 +1,14 @@
+//! The server as its clients see it: started on a free port, driven over sockets.
+//!
+//! One file per area; [`support`] starts servers and talks to them.
+
+mod books;
+mod commands;
+mod differential;
+mod evict;
+mod load;
+mod page;
+mod protocol;
+mod real_clients;
+mod redis_server;
+mod support;
