@@ -51,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) proto_max_bulk_len: u64,
     pub(crate) client_output_buffer_limit: [OutputLimit; 3],
 
+    pub(crate) jemalloc_bg_thread: bool,
     pub(crate) activedefrag: bool,
     pub(crate) active_defrag_ignore_bytes: u64,
     pub(crate) active_defrag_threshold_lower: i64,

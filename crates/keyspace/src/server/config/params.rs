@@ -6,6 +6,7 @@
 use super::kind::Field;
 use crate::server::Server;
 use crate::server::maxmemory;
+use crate::server::memory::background;
 
 /// A parameter.
 pub(crate) struct Param {
@@ -96,6 +97,8 @@ pub(crate) static TABLE: &[Param] = &[
         OutputLimits(|c| &mut c.client_output_buffer_limit),
     ),
     // Active defragmentation.
+    Param::new("jemalloc-bg-thread", "yes", Bool(|c| &mut c.jemalloc_bg_thread))
+        .then(background::follow_config),
     Param::new("activedefrag", "no", Bool(|c| &mut c.activedefrag)),
     Param::new(
         "active-defrag-ignore-bytes",

@@ -7,10 +7,12 @@
 //! | [`books`] | the sum of everything, which is RSS |
 //! | [`kernel`] | what `/proc` says |
 //! | [`info`] | the section of INFO |
+//! | [`background`] | giving back what is free while nothing happens |
 //! | [`stats`] | MEMORY STATS and MALLOC-STATS |
 //! | [`usage`] | MEMORY USAGE |
 //! | [`doctor`] | MEMORY DOCTOR: rules over a sample |
 
+pub(crate) mod background;
 pub(crate) mod books;
 pub(crate) mod doctor;
 pub(crate) mod info;

@@ -21,6 +21,7 @@ use crate::server::config::Config;
 use crate::server::db::defrag;
 use crate::server::http::{self, link::LoopEnd};
 use crate::server::maxmemory;
+use crate::server::memory::background;
 use crate::server::resp::request::{Bounds, Scanned};
 use anyhow::Context;
 use mio::net::UnixStream;
@@ -82,6 +83,7 @@ pub(crate) fn run(config: Config, allocator: Allocator) -> anyhow::Result<()> {
     let mut server = Server::new(config, allocator);
     server.port = port;
     server.set_log_level();
+    background::follow_config(&mut server);
     let mut it = EventLoop {
         server,
         poll,
