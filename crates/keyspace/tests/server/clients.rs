@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Live bytes of an account.
 fn account(server: &Server, name: &str) -> u64 {
     let text: String = cmd("INFO").arg("memory").query(&mut server.connect()).expect("INFO");
-    let find = |line: &str| Some(line.split_once(name)?.1.strip_prefix(':')?.parse().ok()?);
+    let find = |line: &str| line.split_once(name)?.1.strip_prefix(':')?.parse().ok();
     text.lines().find_map(find).unwrap_or(0)
 }
 
