@@ -177,3 +177,66 @@ fn deep_pipelines_are_answered_in_order() {
     }
     sender.join().expect("sent");
 }
+
+#[test]
+fn clients_are_listed_and_killed() {
+    let server = Server::start(&[]);
+    let (mut it, mut other) = (server.connect(), server.raw());
+    other.ask("CLIENT SETNAME other", "+OK\r\n");
+    other.ask("SUBSCRIBE a", "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+    let client = |it: &mut redis::Connection, args: &[&str]| {
+        cmd("CLIENT").arg(args).query::<String>(it).map_err(|error| error.to_string())
+    };
+    let list = client(&mut it, &["LIST", "TYPE", "pubsub"]).expect("a list");
+    assert_eq!(list.lines().count(), 1);
+    let field = |line: &str, name: &str| {
+        let found = line.split_whitespace().find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("no {name} in {line}")).to_owned()
+    };
+    for (name, value) in
+        [("name", "other"), ("flags", "P"), ("sub", "1"), ("resp", "2"), ("cmd", "subscribe")]
+    {
+        assert_eq!(field(&list, name), value);
+    }
+    let address = other.stream.local_addr().expect("an address").to_string();
+    assert_eq!(field(&list, "addr"), address);
+    let own = client(&mut it, &["INFO"]).expect("a line");
+    assert_eq!(field(&own, "cmd"), "client|info");
+    assert_eq!(client(&mut it, &["LIST"]).expect("a list").lines().count(), 2);
+    assert_eq!(client(&mut it, &["LIST", "ID", "99"]), Ok(String::new()));
+    assert!(
+        client(&mut it, &["KILL", "1.2.3.4:5"]).expect_err("no such").contains("No such client")
+    );
+    assert_eq!(client(&mut it, &["KILL", &address]), Ok("OK".to_owned()));
+    assert!(other.is_closed());
+    wait_for("it listens no more", || server.info("pubsub_channels") == "0");
+    let mut third = server.raw();
+    third.ask("PING", "+PONG\r\n");
+    let killed = cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).query::<usize>(&mut it);
+    assert_eq!(killed, Ok(1));
+    assert!(third.is_closed());
+    let mut me = server.raw();
+    me.ask("CLIENT KILL TYPE normal SKIPME no ID 999", ":0\r\n");
+    me.ask("CLIENT KILL ID 0", "-ERR client-id should be greater than 0\r\n");
+    me.ask("CLIENT KILL USER nobody", "-ERR No such user 'nobody'\r\n");
+}
+
+#[test]
+fn the_largest_client_goes_when_all_take_too_much() {
+    let server = Server::start(&["--maxmemory-clients", "1mb"]);
+    let (mut large, mut small, mut kept) = (server.raw(), server.raw(), server.raw());
+    let part =
+        |bytes: usize| [&b"*2\r\n$4\r\nECHO\r\n$9000000\r\n"[..], &vec![b'x'; bytes]].concat();
+    small.ask("PING", "+PONG\r\n");
+    kept.ask("CLIENT NO-EVICT on", "+OK\r\n");
+    large.send(&part(300_000));
+    kept.send(&part(450_000));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(server.info("evicted_clients"), "0");
+    kept.send(&vec![b'x'; 400_000]);
+    wait_for("one is cut off", || server.info("evicted_clients") == "1");
+    assert!(large.is_closed());
+    small.ask("PING", "+PONG\r\n");
+    drop(kept);
+    wait_for("memory returns", || account(&server, "client_query_buffers") == 0);
+}

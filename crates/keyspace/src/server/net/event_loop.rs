@@ -188,6 +188,7 @@ impl EventLoop {
                 self.tick();
             }
             self.server.note_traffic();
+            limits::evict(&mut self.server);
             self.write_all();
         }
         Ok(())

@@ -7,11 +7,15 @@
 
 use super::client::Client;
 use crate::server::Server;
+use crate::server::accounts::{Commands, Output, OutputPubsub, Query, Subscriptions};
+use tallow::Purpose;
 
 /// Bounds on the query buffer of a client that has not said its password.
 const UNAUTHENTICATED_QUERY_BYTES: u64 = 1 << 20;
 /// Output buffers larger than this are given back once they are empty.
 pub(crate) const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
+/// The least that `maxmemory-clients` means.
+const LEAST_FOR_CLIENTS_BYTES: u64 = 128 << 10;
 /// After so long without a word a client's empty buffers are given back.
 const IDLE_MS: i64 = 2000;
 
@@ -81,6 +85,47 @@ pub(crate) fn check_slow(server: &mut Server) {
             server.clients.put(place, client);
         }
     }
+}
+
+/// Cuts off clients, the largest first, while all of them together take more than
+/// `maxmemory-clients`; those that said CLIENT NO-EVICT stay.
+///
+/// Redis keeps its clients in buckets by size, brought up to date one by one. The accounts know what
+/// all of them take at any moment, so as long as that is allowed nobody has to be looked at.
+pub(crate) fn evict(server: &mut Server) {
+    let limit = server.config.maxmemory_clients.bytes(server.config.maxmemory);
+    if limit == 0 || total_bytes(server) <= limit.max(LEAST_FOR_CLIENTS_BYTES) {
+        return;
+    }
+    let all = server.clients.iter().map(|(place, it)| (it.memory_bytes() as u64, place));
+    let mut sizes: Vec<(u64, usize)> = all.collect();
+    let mut sum: u64 = sizes.iter().map(|(bytes, _)| bytes).sum();
+    sizes.retain(|(_, place)| server.clients.at(*place).is_some_and(|it| !it.no_evict && !it.dead));
+    sizes.sort_unstable();
+    while sum > limit.max(LEAST_FOR_CLIENTS_BYTES)
+        && let Some((bytes, place)) = sizes.pop()
+    {
+        sum -= bytes;
+        server.counters.evicted_clients += 1;
+        if let Some(client) = server.clients.at(place) {
+            tracing::warn!("client {} is cut off: it takes {bytes} bytes", client.address);
+            client.dead = true;
+        }
+        server.clients.queue(place);
+    }
+}
+
+/// What all clients take.
+fn total_bytes(server: &Server) -> u64 {
+    let accounts = [
+        Query::account(),
+        Output::account(),
+        OutputPubsub::account(),
+        Commands::account(),
+        Subscriptions::account(),
+    ];
+    let buffers: u64 = accounts.iter().map(|account| account.live_bytes()).sum();
+    buffers + (server.clients.len() * size_of::<Client>()) as u64
 }
 
 /// Gives back what idle clients have in reserve: a long line of idle connections should cost their
