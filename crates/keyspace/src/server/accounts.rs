@@ -35,6 +35,10 @@ tallow::account!(
     pub(crate) OutputPubsub = "output buffers, pubsub"
 );
 tallow::account!(
+    /// Channels and patterns, and who listens to them.
+    pub(crate) Subscriptions = "subscriptions"
+);
+tallow::account!(
     /// Argument vectors of the commands being read or executed.
     pub(crate) Commands = "command state"
 );

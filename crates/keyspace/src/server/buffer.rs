@@ -42,6 +42,25 @@ impl<P: Purpose> Buffer<P> {
         self.room.capacity()
     }
 
+    /// How long the string can be before it has to grow.
+    #[inline]
+    pub(crate) fn room_bytes(&self) -> usize {
+        self.room.len()
+    }
+
+    /// Makes room for `bytes` in all.
+    pub(crate) fn reserve_to(&mut self, bytes: usize) {
+        if bytes > self.room.len() {
+            self.make_room(bytes);
+        }
+    }
+
+    /// Gives back the room that is not used.
+    pub(crate) fn shrink(&mut self) {
+        self.room.truncate(self.len);
+        self.room.shrink_to_fit();
+    }
+
     /// Adds `bytes` at the end.
     #[inline]
     pub(crate) fn extend(&mut self, bytes: &[u8]) {

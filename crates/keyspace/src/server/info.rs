@@ -88,8 +88,19 @@ fn server(server: &mut Server, text: &mut String) {
 }
 
 fn clients(server: &mut Server, text: &mut String) {
+    // The one that asks is taken out while it is served.
+    let all = || server.clients.iter().map(|(_, client)| client);
     field(text, "connected_clients", server.clients.len());
+    field(text, "cluster_connections", 0);
     field(text, "maxclients", server.config.maxclients);
+    let largest_query = all().map(|it| it.query.len()).max().unwrap_or(0);
+    let largest_output = all().map(|it| it.reply.unsent().len()).max().unwrap_or(0);
+    field(text, "client_recent_max_input_buffer", largest_query);
+    field(text, "client_recent_max_output_buffer", largest_output);
+    for name in ["blocked_clients", "tracking_clients", "clients_in_timeout_table"] {
+        field(text, name, 0);
+    }
+    field(text, "pubsub_clients", server.pubsub.clients);
 }
 
 fn stats(server: &mut Server, text: &mut String) {
@@ -108,6 +119,8 @@ fn stats(server: &mut Server, text: &mut String) {
     field(text, "current_eviction_exceeded_time", current);
     field(text, "keyspace_hits", it.keyspace_hits);
     field(text, "keyspace_misses", it.keyspace_misses);
+    field(text, "pubsub_channels", server.pubsub.channels.len());
+    field(text, "pubsub_patterns", server.pubsub.patterns.len());
     field(text, "total_error_replies", it.error_replies);
     field(text, "client_query_buffer_limit_disconnections", it.query_buffer_disconnections);
     field(text, "client_output_buffer_limit_disconnections", it.output_buffer_disconnections);

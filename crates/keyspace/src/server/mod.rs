@@ -14,6 +14,7 @@
 //! | [`config`] | redis.conf and CONFIG: one table of parameters |
 //! | [`resp`] | the protocol: requests in, replies out |
 //! | [`db`] | the data |
+//! | [`pubsub`] | who listens to what |
 //! | [`commands`] | the commands: one table, one file per family |
 //! | [`net`] | sockets, clients, the event loop and its timer |
 //! | [`info`], [`memory`] | what INFO and MEMORY say |
@@ -31,6 +32,7 @@ pub(crate) mod info;
 pub(crate) mod maxmemory;
 pub(crate) mod memory;
 pub(crate) mod net;
+pub(crate) mod pubsub;
 pub(crate) mod resp;
 pub(crate) mod state;
 

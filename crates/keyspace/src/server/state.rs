@@ -11,6 +11,7 @@ use super::maxmemory::Maxmemory;
 use super::memory::pulse::Pulse;
 use super::net::clients::Clients;
 use super::net::expire::ExpireCycle;
+use super::pubsub::Pubsub;
 use crate::gauge::Allocator;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -55,6 +56,8 @@ pub(crate) struct Server {
     pub(crate) dbs: Vec<Db>,
     /// All clients but the one whose command is being executed.
     pub(crate) clients: Clients,
+    /// Who listens to what.
+    pub(crate) pubsub: Pubsub,
     /// The commands and how often they were called.
     pub(crate) commands: Registry,
     /// The time of this turn of the event loop.
@@ -98,6 +101,7 @@ impl Server {
         let mut server = Self {
             dbs: (0..config.databases).map(|_| Db::new()).collect(),
             clients: Clients::new(),
+            pubsub: Pubsub::default(),
             commands: Registry::new(),
             clock: Clock::default(),
             started: Instant::now(),

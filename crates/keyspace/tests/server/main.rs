@@ -3,6 +3,7 @@
 //! One file per area; [`support`] starts servers and talks to them.
 
 mod books;
+mod clients;
 mod commands;
 mod differential;
 mod evict;

@@ -45,6 +45,15 @@ pub(crate) const TABLE: &[CommandSpec] = &[
 ];
 
 fn ping(ctx: &mut Ctx<'_>) -> Handled {
+    if super::pubsub::is_in_subscriber_mode(ctx.client) && ctx.args.len() <= 2 {
+        // In the form of a message: the client waits for nothing else.
+        let text = ctx.args.get(1).unwrap_or_default();
+        let reply = ctx.reply();
+        reply.array(2);
+        reply.text("pong");
+        reply.bulk(text);
+        return Ok(());
+    }
     match ctx.args.len() {
         1 => ctx.reply().simple("PONG"),
         2 => {

@@ -236,6 +236,11 @@ pub(crate) fn execute(
         Ok(index) => index,
         Err(fail) => {
             server.counters.error_replies += 1;
+            if ["post", "host:"].iter().any(|it| args.at(0).eq_ignore_ascii_case(it.as_bytes())) {
+                // A browser that was talked into sending this: nothing it says counts.
+                tracing::warn!("client {} speaks HTTP: cut off", client.address);
+                client.dead = true;
+            }
             client.reply.error(&fail.to_string());
             return started;
         }
@@ -272,6 +277,10 @@ fn find(server: &mut Server, client: &Client, args: Args<'_>) -> Result<usize, F
     if maxmemory::make_room(server) == Room::None && spec.is(flag::DENYOOM) {
         server.commands.note_rejected(index);
         return Err(Fail::OOM);
+    }
+    if let Err(fail) = pubsub::check_mode(client, server.commands.full_name(index)) {
+        server.commands.note_rejected(index);
+        return Err(fail);
     }
     Ok(index)
 }

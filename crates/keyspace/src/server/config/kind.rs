@@ -14,6 +14,31 @@ pub(crate) struct OutputLimit {
     pub(crate) soft_seconds: u64,
 }
 
+/// An amount of memory: as it is, or as a part of `maxmemory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of `maxmemory`.
+    Percent(u64),
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::Bytes(0)
+    }
+}
+
+impl Share {
+    /// How much that is; 0 for no limit.
+    pub(crate) fn bytes(self, maxmemory_bytes: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => (maxmemory_bytes / 100).saturating_mul(percent),
+        }
+    }
+}
+
 /// The classes of clients, in the order of the configuration.
 pub(crate) const CLIENT_CLASSES: [&str; 3] = ["normal", "replica", "pubsub"];
 
@@ -26,6 +51,8 @@ pub(crate) enum Field {
     Int(fn(&mut Config) -> &mut i64, i64, i64),
     /// Bytes, with units, not below a least value.
     Bytes(fn(&mut Config) -> &mut u64, u64),
+    /// Bytes, or a part of `maxmemory`.
+    Share(fn(&mut Config) -> &mut Share),
     /// Any text.
     Text(fn(&mut Config) -> &mut String),
     /// One of some words, kept as its index.
@@ -69,6 +96,15 @@ impl Field {
                 }
                 *at(config) = bytes;
             }
+            Self::Share(at) => {
+                *at(config) = match text.strip_suffix('%').map(str::parse) {
+                    Some(Ok(percent @ 0..=100)) => Share::Percent(percent),
+                    Some(_) => return Err("argument must be a memory or percent value".to_owned()),
+                    None => Share::Bytes(
+                        parse_bytes(text).ok_or("argument must be a memory or percent value")?,
+                    ),
+                }
+            }
             Self::Text(at) => text.clone_into(at(config)),
             Self::Word(at, words) => {
                 *at(config) = words
@@ -96,6 +132,10 @@ impl Field {
             Self::Bool(at) => if *at(config) { "yes" } else { "no" }.to_owned(),
             Self::Int(at, ..) => at(config).to_string(),
             Self::Bytes(at, _) => at(config).to_string(),
+            Self::Share(at) => match at(config) {
+                Share::Bytes(bytes) => bytes.to_string(),
+                Share::Percent(percent) => format!("{percent}%"),
+            },
             Self::Text(at) => at(config).clone(),
             Self::Word(at, words) => words[*at(config)].to_owned(),
             Self::Policy(at) => {

@@ -15,7 +15,7 @@ pub(crate) mod kind;
 pub(crate) mod params;
 
 use super::db::evict::Policy;
-use kind::OutputLimit;
+use kind::{OutputLimit, Share};
 use std::path::PathBuf;
 
 /// All parameters. The defaults are in the table.
@@ -46,7 +46,7 @@ pub(crate) struct Config {
     pub(crate) lfu_decay_time: i64,
 
     pub(crate) maxclients: i64,
-    pub(crate) maxmemory_clients: String,
+    pub(crate) maxmemory_clients: Share,
     pub(crate) client_query_buffer_limit: u64,
     pub(crate) proto_max_bulk_len: u64,
     pub(crate) client_output_buffer_limit: [OutputLimit; 3],

@@ -41,7 +41,7 @@ impl Param {
     }
 }
 
-use Field::{Bool, Bytes, Int, OutputLimits, Policy, Text, Word};
+use Field::{Bool, Bytes, Int, OutputLimits, Policy, Share, Text, Word};
 
 /// All of them.
 pub(crate) static TABLE: &[Param] = &[
@@ -84,7 +84,7 @@ pub(crate) static TABLE: &[Param] = &[
     Param::new("lfu-decay-time", "1", Int(|c| &mut c.lfu_decay_time, 0, i32::MAX as i64)),
     // Clients.
     Param::new("maxclients", "10000", Int(|c| &mut c.maxclients, 1, u32::MAX as i64)),
-    Param::new("maxmemory-clients", "0", Text(|c| &mut c.maxmemory_clients)),
+    Param::new("maxmemory-clients", "0", Share(|c| &mut c.maxmemory_clients)),
     Param::new(
         "client-query-buffer-limit",
         "1gb",

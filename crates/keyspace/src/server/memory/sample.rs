@@ -8,7 +8,9 @@ use super::books;
 use super::pulse::Pulse;
 use crate::gauge::Allocator;
 use crate::server::Server;
-use crate::server::accounts::{Commands, Expiry, Output, OutputPubsub, Query, Tables};
+use crate::server::accounts::{
+    Commands, Expiry, Output, OutputPubsub, Query, Subscriptions, Tables,
+};
 use crate::server::net::client::Client;
 use tallow::{ClassStats, Purpose};
 
@@ -85,6 +87,7 @@ impl Sample {
         let clients = server.clients.len() as u64;
         let clients_bytes = buffers.map(live).iter().sum::<u64>()
             + live(Commands::account())
+            + live(Subscriptions::account())
             + clients * size_of::<Client>() as u64;
         let expiry_bytes = live(Expiry::account());
         let expires: u64 = server.dbs.iter().map(|db| db.with_expiry() as u64).sum();

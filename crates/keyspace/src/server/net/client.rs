@@ -4,11 +4,18 @@ use super::stream::Stream;
 use crate::server::accounts::Query;
 use crate::server::buffer::Buffer;
 use crate::server::db::UnixMs;
+use crate::server::pubsub::Topics;
 use crate::server::resp::{Reply, Scanner};
+
+/// Places in [`CLIENT_CLASSES`](crate::server::config::kind::CLIENT_CLASSES).
+pub(crate) const NORMAL_CLASS: usize = 0;
+pub(crate) const PUBSUB_CLASS: usize = 2;
 
 /// A client.
 #[derive(Debug)]
 pub(crate) struct Client {
+    /// Its place among the clients.
+    pub(crate) place: usize,
     /// Its number: never given twice.
     pub(crate) id: u64,
     /// Its connection.
@@ -33,6 +40,8 @@ pub(crate) struct Client {
     pub(crate) authenticated: bool,
     /// Whether it is exempt from eviction (CLIENT NO-EVICT).
     pub(crate) no_evict: bool,
+    /// What it listens to.
+    pub(crate) topics: Topics,
     /// When it came.
     pub(crate) created_ms: UnixMs,
     /// When it was last heard of.
@@ -55,6 +64,7 @@ impl Client {
     /// A client that has just come.
     pub(crate) fn new(id: u64, stream: Stream, now: UnixMs, authenticated: bool) -> Self {
         Self {
+            place: 0,
             id,
             address: stream.peer(),
             stream,
@@ -67,6 +77,7 @@ impl Client {
             lib_version: String::new(),
             authenticated,
             no_evict: false,
+            topics: Topics::new(),
             created_ms: now,
             active_ms: now,
             last_command: None,
@@ -78,6 +89,11 @@ impl Client {
         }
     }
 
+    /// The index of its class among the limits on output buffers.
+    pub(crate) fn class(&self) -> usize {
+        if self.topics.count() > 0 { PUBSUB_CLASS } else { NORMAL_CLASS }
+    }
+
     /// Bytes it takes: buffers, and itself.
     pub(crate) fn memory_bytes(&self) -> usize {
         let names = [&self.address, &self.name, &self.lib_name, &self.lib_version];
@@ -85,6 +101,7 @@ impl Client {
             + self.query.capacity()
             + self.scanner.buffer_bytes()
             + self.reply.buffer_bytes()
+            + self.topics.bytes()
             + names.iter().map(|name| name.capacity()).sum::<usize>()
     }
 }

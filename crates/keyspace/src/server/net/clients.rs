@@ -31,14 +31,16 @@ impl Clients {
     }
 
     /// Gives a client a place.
-    pub(crate) fn add(&mut self, client: Box<Client>) -> usize {
+    pub(crate) fn add(&mut self, mut client: Box<Client>) -> usize {
         self.len += 1;
         match self.free.pop() {
             Some(place) => {
+                client.place = place;
                 self.places[place] = Some(client);
                 place
             }
             None => {
+                client.place = self.places.len();
                 self.places.push(Some(client));
                 self.places.len() - 1
             }

@@ -6,6 +6,8 @@ use crate::server::Server;
 /// One tick.
 pub(crate) fn tick(server: &mut Server) {
     limits::check_silence(server);
+    limits::check_slow(server);
+    limits::shrink_idle(server);
     server.pulse.tick(server.allocator, &server.counters, server.clock.now_ms);
     expire::note_stale(server);
 }

@@ -188,6 +188,7 @@ impl EventLoop {
                 self.tick();
             }
             self.server.note_traffic();
+            limits::evict(&mut self.server);
             self.write_all();
         }
         Ok(())
@@ -325,7 +326,10 @@ impl EventLoop {
 
     fn close(&mut self, place: usize) {
         // The system forgets a descriptor that is closed; there is nothing to be told.
-        self.server.clients.remove(place);
+        if let Some(mut client) = self.server.clients.take(place) {
+            commands::pubsub::leave_all(&mut self.server, &mut client);
+            self.server.clients.remove(place);
+        }
         self.to_read.retain(|it| *it != place);
     }
 }
@@ -352,6 +356,7 @@ fn write(server: &mut Server, client: &mut Client) {
 
 /// Executes all whole requests in what the client has sent, and keeps the rest.
 fn execute_input(server: &mut Server, client: &mut Client, input: &[u8]) {
+    limits::set(server, client);
     if client.query.is_empty() {
         let used = execute(server, client, input);
         client.query.extend(&input[used..]);
@@ -385,6 +390,7 @@ fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
                 let args = scanner.args(rest);
                 if args.len() > 0 {
                     now = commands::execute(server, client, args, now);
+                    limits::check_output(server, client);
                 }
                 used += count;
                 scanner.next();

@@ -7,15 +7,21 @@
 
 use super::client::Client;
 use crate::server::Server;
+use crate::server::accounts::{Commands, Output, OutputPubsub, Query, Subscriptions};
+use tallow::Purpose;
 
 /// Bounds on the query buffer of a client that has not said its password.
 const UNAUTHENTICATED_QUERY_BYTES: u64 = 1 << 20;
 /// Output buffers larger than this are given back once they are empty.
 pub(crate) const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
+/// The least that `maxmemory-clients` means.
+const LEAST_FOR_CLIENTS_BYTES: u64 = 128 << 10;
+/// After so long without a word a client's empty buffers are given back.
+const IDLE_MS: i64 = 2000;
 
 /// Looks at a client's buffers, after they have grown; marks it dead if it is over a limit.
 pub(crate) fn check(server: &mut Server, client: &mut Client) {
-    let query_bytes = client.query.len() as u64;
+    let query_bytes = (client.query.len() + client.scanner.buffer_bytes()) as u64;
     let limit = match client.authenticated {
         true => server.config.client_query_buffer_limit,
         false => UNAUTHENTICATED_QUERY_BYTES.min(server.config.client_query_buffer_limit),
@@ -24,30 +30,113 @@ pub(crate) fn check(server: &mut Server, client: &mut Client) {
         tracing::warn!("client {} has sent too much at once ({query_bytes} bytes)", client.address);
         server.counters.query_buffer_disconnections += 1;
         client.dead = true;
+        client.query.free();
     }
     check_output(server, client);
 }
 
-/// The same for what it has not taken yet.
+/// Lets the client's reply buffer know its hard limit, so that it stops at it in the midst of a
+/// reply: before anything is executed, or sent by others.
+pub(crate) fn set(server: &Server, client: &mut Client) {
+    let limit = server.config.client_output_buffer_limit[client.class()];
+    client.reply.set_limit(limit.hard_bytes);
+}
+
+/// Looks at what it has not taken yet, after each reply.
+#[inline]
 pub(crate) fn check_output(server: &mut Server, client: &mut Client) {
-    let limit = server.config.client_output_buffer_limit[0];
+    let limit = server.config.client_output_buffer_limit[client.class()];
     let unsent = client.reply.unsent().len() as u64;
     let is_over = |bytes: u64| bytes != 0 && unsent > bytes;
-    let now = server.clock.now_ms;
     let too_long = if is_over(limit.soft_bytes) {
+        let now = server.clock.now_ms;
         let since = *client.over_soft_since.get_or_insert(now);
         now - since > limit.soft_seconds as i64 * 1000
     } else {
         client.over_soft_since = None;
         false
     };
-    if is_over(limit.hard_bytes) || too_long {
-        tracing::warn!(
-            "client {} takes too little of its replies ({unsent} bytes)",
-            client.address
-        );
-        server.counters.output_buffer_disconnections += 1;
-        client.dead = true;
+    if (is_over(limit.hard_bytes) || too_long || client.reply.is_over()) && !client.dead {
+        cut_off(server, client);
+    }
+}
+
+/// It is not told anything more, and its memory is free at once.
+#[cold]
+fn cut_off(server: &mut Server, client: &mut Client) {
+    let unsent = client.reply.unsent().len();
+    tracing::warn!("client {} takes too little of its replies ({unsent} bytes)", client.address);
+    server.counters.output_buffer_disconnections += 1;
+    client.dead = true;
+    client.reply.free();
+}
+
+/// Looks at those who take nothing: nothing else happens to them when their time is over.
+pub(crate) fn check_slow(server: &mut Server) {
+    let late: Vec<usize> = server
+        .clients
+        .iter()
+        .filter(|(_, it)| it.over_soft_since.is_some())
+        .map(|(place, _)| place)
+        .collect();
+    for place in late {
+        if let Some(mut client) = server.clients.take(place) {
+            check_output(server, &mut client);
+            server.clients.put(place, client);
+        }
+    }
+}
+
+/// Cuts off clients, the largest first, while all of them together take more than
+/// `maxmemory-clients`; those that said CLIENT NO-EVICT stay.
+///
+/// Redis keeps its clients in buckets by size, brought up to date one by one. The accounts know what
+/// all of them take at any moment, so as long as that is allowed nobody has to be looked at.
+pub(crate) fn evict(server: &mut Server) {
+    let limit = server.config.maxmemory_clients.bytes(server.config.maxmemory);
+    if limit == 0 || total_bytes(server) <= limit.max(LEAST_FOR_CLIENTS_BYTES) {
+        return;
+    }
+    let all = server.clients.iter().map(|(place, it)| (it.memory_bytes() as u64, place));
+    let mut sizes: Vec<(u64, usize)> = all.collect();
+    let mut sum: u64 = sizes.iter().map(|(bytes, _)| bytes).sum();
+    sizes.retain(|(_, place)| server.clients.at(*place).is_some_and(|it| !it.no_evict && !it.dead));
+    sizes.sort_unstable();
+    while sum > limit.max(LEAST_FOR_CLIENTS_BYTES)
+        && let Some((bytes, place)) = sizes.pop()
+    {
+        sum -= bytes;
+        server.counters.evicted_clients += 1;
+        if let Some(client) = server.clients.at(place) {
+            tracing::warn!("client {} is cut off: it takes {bytes} bytes", client.address);
+            client.dead = true;
+        }
+        server.clients.queue(place);
+    }
+}
+
+/// What all clients take.
+fn total_bytes(server: &Server) -> u64 {
+    let accounts = [
+        Query::account(),
+        Output::account(),
+        OutputPubsub::account(),
+        Commands::account(),
+        Subscriptions::account(),
+    ];
+    let buffers: u64 = accounts.iter().map(|account| account.live_bytes()).sum();
+    buffers + (server.clients.len() * size_of::<Client>()) as u64
+}
+
+/// Gives back what idle clients have in reserve: a long line of idle connections should cost their
+/// sockets and little more.
+pub(crate) fn shrink_idle(server: &mut Server) {
+    let now = server.clock.now_ms;
+    for (_, client) in server.clients.iter_mut() {
+        if now - client.active_ms > IDLE_MS && client.reply.unsent().is_empty() {
+            client.reply.free();
+            client.scanner.shrink();
+        }
     }
 }
 
@@ -58,7 +147,8 @@ pub(crate) fn check_silence(server: &mut Server) {
         return;
     }
     for (_, client) in server.clients.iter_mut() {
-        if now - client.active_ms > timeout {
+        // Whoever listens has nothing to say.
+        if client.topics.count() == 0 && now - client.active_ms > timeout {
             client.dead = true;
         }
     }

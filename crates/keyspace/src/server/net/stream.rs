@@ -4,6 +4,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 
 /// A connection.
 #[derive(Debug)]
@@ -32,6 +33,19 @@ impl Stream {
                 tcp.local_addr().map_or_else(|_| "?:0".to_owned(), |it| it.to_string())
             }
             Self::Unix(unix) => format!("{}:0", Self::path(unix)),
+        }
+    }
+
+    /// Whether it is a unix socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+
+    /// Its file descriptor.
+    pub(crate) fn descriptor(&self) -> i32 {
+        match self {
+            Self::Tcp(tcp) => tcp.as_raw_fd(),
+            Self::Unix(unix) => unix.as_raw_fd(),
         }
     }
 

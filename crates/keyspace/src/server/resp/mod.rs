@@ -10,6 +10,7 @@
 pub(crate) mod inline;
 pub(crate) mod long_double;
 pub(crate) mod number;
+mod out;
 pub(crate) mod reply;
 pub(crate) mod request;
 

@@ -4,8 +4,7 @@
 //! strings, integers and arrays, is decided here and nowhere else.
 
 use super::number::Digits;
-use crate::server::accounts::Output;
-use crate::server::buffer::Buffer;
+use super::out::Out;
 
 /// The version of the protocol that a client has chosen with HELLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +19,7 @@ pub(crate) enum Resp {
 /// A client's output buffer, and how to write into it.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    out: Buffer<Output>,
+    out: Out,
     /// How much of it has been sent.
     sent: usize,
     /// The client's version of the protocol.
@@ -30,7 +29,7 @@ pub(crate) struct Reply {
 impl Reply {
     /// An empty buffer, which has no memory yet.
     pub(crate) fn new() -> Self {
-        Self { out: Buffer::new(), sent: 0, resp: Resp::V2 }
+        Self { out: Out::new(), sent: 0, resp: Resp::V2 }
     }
 
     /// What is still to be sent.
@@ -53,7 +52,37 @@ impl Reply {
             if self.out.capacity() > keep_bytes {
                 self.out.free();
             }
+        } else if self.sent >= self.out.len() / 2 {
+            // Not before half of it is sent: each byte is moved once at most.
+            self.out.consume(self.sent);
+            self.sent = 0;
         }
+    }
+
+    /// Puts the buffer in the account of subscribers, or back in that of the others.
+    pub(crate) fn set_pubsub(&mut self, is_pubsub: bool) {
+        self.out.set_pubsub(is_pubsub);
+    }
+
+    /// Lets no more than so many bytes wait; 0 for any number. Only what is added later is measured.
+    pub(crate) fn set_limit(&mut self, bytes: u64) {
+        self.out.set_limit(if bytes == 0 { 0 } else { bytes + self.sent as u64 });
+    }
+
+    /// Whether something was left out since it would have passed the limit.
+    pub(crate) fn is_over(&self) -> bool {
+        self.out.is_over()
+    }
+
+    /// Gives all memory back, with what is in it: nobody will take it.
+    pub(crate) fn free(&mut self) {
+        self.out.free();
+        self.sent = 0;
+    }
+
+    /// Gives back the room that is not used.
+    pub(crate) fn shrink(&mut self) {
+        self.out.shrink();
     }
 
     /// Where the next reply will begin, for [`rewind`](Self::rewind).

@@ -98,6 +98,13 @@ impl Scanner {
         self.spans.capacity() * size_of::<Span>() + self.inline.capacity()
     }
 
+    /// Gives the room of past requests back.
+    pub(crate) fn shrink(&mut self) {
+        if self.spans.is_empty() {
+            self.spans = Vec::new_in(In::NEW);
+        }
+    }
+
     /// The arguments, for `bytes` that the last call of [`scan`](Self::scan) found a request in.
     pub(crate) fn args<'a>(&'a self, bytes: &'a [u8]) -> Args<'a> {
         let bytes = if self.inline.is_empty() { bytes } else { &self.inline };

@@ -1,0 +1,242 @@
+//! Clients: pub/sub, limits on buffers, and memory that returns.
+
+use crate::support::{Raw, Server};
+use redis::cmd;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+/// Live bytes of an account.
+fn account(server: &Server, name: &str) -> u64 {
+    let text: String = cmd("INFO").arg("memory").query(&mut server.connect()).expect("INFO");
+    let find = |line: &str| line.split_once(name)?.1.strip_prefix(':')?.parse().ok();
+    text.lines().find_map(find).unwrap_or(0)
+}
+
+/// Waits for something to come true.
+pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_true() {
+        assert!(started.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Reads until the end; returns how much that was.
+fn drain(raw: &mut Raw) -> usize {
+    let (mut bytes, mut sum) = (vec![0; 1 << 16], 0);
+    while let Ok(count @ 1..) = raw.stream.read(&mut bytes) {
+        sum += count;
+    }
+    sum
+}
+
+#[test]
+fn messages_reach_those_who_listen() {
+    let server = Server::start(&[]);
+    let (mut by_name, mut by_pattern, mut other) = (server.raw(), server.raw(), server.raw());
+    by_name.ask("SUBSCRIBE news", "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    by_pattern.ask("HELLO 3", "%7\r\n");
+    let mut rest = [0; 200];
+    let _ = by_pattern.stream.read(&mut rest).expect("the map");
+    by_pattern.ask("PSUBSCRIBE n*s", ">3\r\n$10\r\npsubscribe\r\n$3\r\nn*s\r\n:1\r\n");
+    other.ask("PUBLISH news hello", ":2\r\n");
+    by_name.expect(b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n");
+    by_pattern.expect(b">4\r\n$8\r\npmessage\r\n$3\r\nn*s\r\n$4\r\nnews\r\n$5\r\nhello\r\n");
+    other.ask("PUBSUB CHANNELS", "*1\r\n$4\r\nnews\r\n");
+    other.ask("PUBSUB NUMSUB news x", "*4\r\n$4\r\nnews\r\n:1\r\n$1\r\nx\r\n:0\r\n");
+    other.ask("PUBSUB NUMPAT", ":1\r\n");
+    // In RESP2 nothing else may be said meanwhile; in RESP3 it may.
+    by_name.ask(
+        "GET k",
+        "-ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET \
+         are allowed in this context\r\n",
+    );
+    by_name.ask("PING", "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    by_pattern.ask("GET k", "_\r\n");
+    by_name.ask("UNSUBSCRIBE", "*3\r\n$11\r\nunsubscribe\r\n$4\r\nnews\r\n:0\r\n");
+    by_name.ask("UNSUBSCRIBE", "*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n");
+    by_name.ask("SUBSCRIBE a", "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+    by_name.ask("RESET", "+RESET\r\n");
+    other.ask("PUBLISH a x", ":0\r\n");
+    drop(by_pattern);
+    wait_for("a closed client listens no more", || server.info("pubsub_patterns") == "0");
+    assert_eq!(account(&server, "subscriptions"), 0);
+}
+
+#[test]
+fn a_slow_subscriber_is_cut_off_at_its_limit_and_its_memory_returns() {
+    const LIMIT: u64 = 2 << 20;
+    let limit = format!("pubsub {LIMIT} 0 0");
+    let server = Server::start(&["--client-output-buffer-limit", &limit]);
+    let (mut slow, mut loud) = (server.raw(), server.raw());
+    slow.ask("SUBSCRIBE c", "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    let message = "x".repeat(50_000);
+    let mut most = 0;
+    for _ in 0..2000 {
+        loud.send(format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$50000\r\n{message}\r\n").as_bytes());
+        let mut answer = [0; 4];
+        loud.stream.read_exact(&mut answer).expect("a count");
+        most = most.max(account(&server, "output_buffers_pubsub"));
+        if &answer == b":0\r\n" {
+            break;
+        }
+    }
+    assert_eq!(server.info("client_output_buffer_limit_disconnections"), "1");
+    // What waits is within the limit; what was sent of it may not be moved out of the way yet.
+    assert!((LIMIT / 4..=LIMIT * 3 / 2).contains(&most), "{most}");
+    assert!(drain(&mut slow) < 20 << 20);
+    assert_eq!(account(&server, "output_buffers_pubsub"), 0);
+    assert_eq!(account(&server, "subscriptions"), 0);
+}
+
+#[test]
+fn replies_stop_at_the_limit_in_the_midst_of_a_batch() {
+    let server = Server::start(&["--client-output-buffer-limit", "normal 1mb 0 0"]);
+    let mut it = server.connect();
+    let () = cmd("SET").arg("k").arg("v".repeat(100_000)).query(&mut it).expect("OK");
+    let mut pipe = redis::pipe();
+    (0..1000).for_each(|i| _ = pipe.rpush("list", "w".repeat(100 * i)).ignore());
+    let () = pipe.query(&mut it).expect("OK");
+    for request in ["GET k\r\n".repeat(2000), "LRANGE list 0 -1\r\n".to_owned()] {
+        let before: u64 = server.info("total_net_output_bytes").parse().expect("a number");
+        let mut raw = server.raw();
+        raw.send(request.as_bytes());
+        drain(&mut raw);
+        let after: u64 = server.info("total_net_output_bytes").parse().expect("a number");
+        assert!(after - before < 1 << 20, "{}", after - before);
+    }
+    assert_eq!(server.info("client_output_buffer_limit_disconnections"), "2");
+}
+
+#[test]
+fn soft_limits_count_seconds() {
+    let server = Server::start(&["--client-output-buffer-limit", "normal 0 100kb 1"]);
+    let mut it = server.connect();
+    let () = cmd("SET").arg("k").arg("v".repeat(1 << 20)).query(&mut it).expect("OK");
+    let mut slow = server.raw();
+    // More than the sockets' buffers hold.
+    slow.send("GET k\r\n".repeat(40).as_bytes());
+    wait_for("it waits", || account(&server, "output_buffers_normal") > 1 << 20);
+    wait_for("it is cut off", || server.info("client_output_buffer_limit_disconnections") == "1");
+    wait_for("memory is back", || account(&server, "output_buffers_normal") < 64 << 10);
+}
+
+#[test]
+fn query_buffers_have_limits() {
+    let server = Server::start(&["--client-query-buffer-limit", "1mb"]);
+    let mut raw = server.raw();
+    raw.send(b"*2\r\n$4\r\nECHO\r\n$500000000\r\n");
+    raw.send(b"abc");
+    wait_for("it arrives", || account(&server, "client_query_buffers") > 0);
+    // Nothing is allocated ahead of what came.
+    assert!(account(&server, "client_query_buffers") <= 256);
+    let chunk = vec![b'x'; 1 << 16];
+    for _ in 0..40 {
+        use std::io::Write;
+        if raw.stream.write_all(&chunk).is_err() {
+            break;
+        }
+    }
+    wait_for("cut off", || server.info("client_query_buffer_limit_disconnections") == "1");
+    assert_eq!(account(&server, "client_query_buffers"), 0);
+}
+
+#[test]
+fn too_many_clients_are_turned_away() {
+    let server = Server::start(&["--maxclients", "2"]);
+    let (mut one, mut two) = (server.raw(), server.raw());
+    one.ask("PING", "+PONG\r\n");
+    two.ask("PING", "+PONG\r\n");
+    let mut three = server.raw();
+    three.expect(b"-ERR max number of clients reached\r\n");
+    assert!(three.is_closed());
+    one.send(b"INFO stats\r\n");
+    let mut bytes = vec![0; 4096];
+    let count = one.stream.read(&mut bytes).expect("INFO");
+    assert!(String::from_utf8_lossy(&bytes[..count]).contains("rejected_connections:1"));
+}
+
+#[test]
+fn browsers_are_cut_off() {
+    let server = Server::start(&[]);
+    let mut raw = server.raw();
+    raw.send(b"POST / HTTP/1.1\r\nHost: x\r\n\r\nSET k v\r\n");
+    assert!(raw.is_closed());
+    assert!(cmd("GET").arg("k").query::<Option<String>>(&mut server.connect()) == Ok(None));
+}
+
+#[test]
+fn deep_pipelines_are_answered_in_order() {
+    let server = Server::start(&[]);
+    let mut raw = server.raw();
+    let mut reader = Raw { stream: raw.stream.try_clone().expect("a socket") };
+    let all: String = (0..100_000).map(|i| format!("ECHO {i:06}\r\n")).collect();
+    let sender = std::thread::spawn(move || raw.send(all.as_bytes()));
+    for i in 0..100_000 {
+        reader.expect(format!("$6\r\n{i:06}\r\n").as_bytes());
+    }
+    sender.join().expect("sent");
+}
+
+#[test]
+fn clients_are_listed_and_killed() {
+    let server = Server::start(&[]);
+    let (mut it, mut other) = (server.connect(), server.raw());
+    other.ask("CLIENT SETNAME other", "+OK\r\n");
+    other.ask("SUBSCRIBE a", "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+    let client = |it: &mut redis::Connection, args: &[&str]| {
+        cmd("CLIENT").arg(args).query::<String>(it).map_err(|error| error.to_string())
+    };
+    let list = client(&mut it, &["LIST", "TYPE", "pubsub"]).expect("a list");
+    assert_eq!(list.lines().count(), 1);
+    let field = |line: &str, name: &str| {
+        let found = line.split_whitespace().find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("no {name} in {line}")).to_owned()
+    };
+    for (name, value) in
+        [("name", "other"), ("flags", "P"), ("sub", "1"), ("resp", "2"), ("cmd", "subscribe")]
+    {
+        assert_eq!(field(&list, name), value);
+    }
+    let address = other.stream.local_addr().expect("an address").to_string();
+    assert_eq!(field(&list, "addr"), address);
+    let own = client(&mut it, &["INFO"]).expect("a line");
+    assert_eq!(field(&own, "cmd"), "client|info");
+    assert_eq!(client(&mut it, &["LIST"]).expect("a list").lines().count(), 2);
+    assert_eq!(client(&mut it, &["LIST", "ID", "99"]), Ok(String::new()));
+    assert!(
+        client(&mut it, &["KILL", "1.2.3.4:5"]).expect_err("no such").contains("No such client")
+    );
+    assert_eq!(client(&mut it, &["KILL", &address]), Ok("OK".to_owned()));
+    assert!(other.is_closed());
+    wait_for("it listens no more", || server.info("pubsub_channels") == "0");
+    let mut third = server.raw();
+    third.ask("PING", "+PONG\r\n");
+    let killed = cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).query::<usize>(&mut it);
+    assert_eq!(killed, Ok(1));
+    assert!(third.is_closed());
+    let mut me = server.raw();
+    me.ask("CLIENT KILL TYPE normal SKIPME no ID 999", ":0\r\n");
+    me.ask("CLIENT KILL ID 0", "-ERR client-id should be greater than 0\r\n");
+    me.ask("CLIENT KILL USER nobody", "-ERR No such user 'nobody'\r\n");
+}
+
+#[test]
+fn the_largest_client_goes_when_all_take_too_much() {
+    let server = Server::start(&["--maxmemory-clients", "1mb"]);
+    let (mut large, mut small, mut kept) = (server.raw(), server.raw(), server.raw());
+    let part =
+        |bytes: usize| [&b"*2\r\n$4\r\nECHO\r\n$9000000\r\n"[..], &vec![b'x'; bytes]].concat();
+    small.ask("PING", "+PONG\r\n");
+    kept.ask("CLIENT NO-EVICT on", "+OK\r\n");
+    large.send(&part(300_000));
+    kept.send(&part(450_000));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(server.info("evicted_clients"), "0");
+    kept.send(&vec![b'x'; 400_000]);
+    wait_for("one is cut off", || server.info("evicted_clients") == "1");
+    assert!(large.is_closed());
+    small.ask("PING", "+PONG\r\n");
+    drop(kept);
+    wait_for("memory returns", || account(&server, "client_query_buffers") == 0);
+}
