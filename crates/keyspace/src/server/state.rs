@@ -136,6 +136,16 @@ impl Server {
         });
     }
 
+    /// Counts from zero (CONFIG RESETSTAT). What is no count stays: the peak of memory.
+    pub(crate) fn reset_stats(&mut self) {
+        self.counters = Counters::default();
+        self.commands.reset_stats();
+        self.lazyfree.reset_stats();
+        self.dbs.iter_mut().for_each(|db| db.expired_keys = 0);
+        self.expire_cycle.reset_counters();
+        self.defrag.reset_counters();
+    }
+
     /// Reads the figures of memory that are otherwise read ten times a second.
     pub(crate) fn read_memory(&mut self) {
         self.pulse.read(self.allocator, self.clock.now_ms);

@@ -1,10 +1,10 @@
 //! CONFIG: parameters at run time. The table is in [`params`](crate::server::config::params).
 
 use super::flag::{ADMIN, LOADING, STALE};
+use super::help::help;
 use super::scan::matches;
 use super::{CommandSpec, Ctx, Fail, Handled};
 use crate::server::config::params::{Param, TABLE as PARAMS};
-use crate::server::state::Counters;
 
 const FLAGS: u32 = ADMIN | LOADING | STALE;
 
@@ -22,12 +22,33 @@ pub(crate) const TABLE: &[CommandSpec] = &[CommandSpec::new("config", -2, 0, unk
             "2.0.0",
             "Sets configuration parameters in-flight.",
         ),
+        CommandSpec::new("help", 2, LOADING | STALE, show_help).doc(
+            "server",
+            "5.0.0",
+            "Returns helpful text about the different subcommands.",
+        ),
+        CommandSpec::new("rewrite", 2, FLAGS, rewrite).doc(
+            "server",
+            "2.8.0",
+            "Persists the effective configuration to file.",
+        ),
         CommandSpec::new("resetstat", 2, FLAGS, resetstat).doc(
             "server",
             "2.0.0",
             "Resets the server's statistics.",
         ),
     ])];
+
+const HELP: &[&str] = &[
+    "GET <pattern> [<pattern> ...]",
+    "    Return parameters matching the glob-like <pattern> and their values.",
+    "SET <directive> <value> [<directive> <value> ...]",
+    "    Set the configuration <directive> to <value>: all of them, or none.",
+    "RESETSTAT",
+    "    Reset statistics reported by the INFO command.",
+    "REWRITE",
+    "    Rewrite the configuration file with the values of now.",
+];
 
 /// Only reached without a second word, which the arity refuses.
 fn unknown(_: &mut Ctx<'_>) -> Handled {
@@ -90,12 +111,24 @@ fn set(ctx: &mut Ctx<'_>) -> Handled {
     Ok(())
 }
 
+fn show_help(ctx: &mut Ctx<'_>) -> Handled {
+    help(ctx.reply(), "CONFIG", HELP);
+    Ok(())
+}
+
+fn rewrite(ctx: &mut Ctx<'_>) -> Handled {
+    match ctx.server.config.rewrite() {
+        Ok(()) => ctx.reply().ok(),
+        Err(error) => {
+            tracing::warn!("CONFIG REWRITE failed: {error:#}");
+            return Err(Fail::Text(format!("ERR {error:#}")));
+        }
+    }
+    Ok(())
+}
+
 fn resetstat(ctx: &mut Ctx<'_>) -> Handled {
-    ctx.server.counters = Counters::default();
-    ctx.server.commands.reset_stats();
-    ctx.server.dbs.iter_mut().for_each(|db| db.expired_keys = 0);
-    ctx.server.expire_cycle.reset_counters();
-    ctx.server.defrag.reset_counters();
+    ctx.server.reset_stats();
     ctx.reply().ok();
     Ok(())
 }

@@ -50,7 +50,7 @@ impl Config {
         Ok(())
     }
 
-    fn read_line(&mut self, line: &str) -> anyhow::Result<()> {
+    pub(super) fn read_line(&mut self, line: &str) -> anyhow::Result<()> {
         let words = split_words(line).context("Unbalanced quotes in configuration line")?;
         let (name, values) = words.split_first().context("an empty line")?;
         self.set_words(name, values)

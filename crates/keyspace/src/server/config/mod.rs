@@ -9,10 +9,12 @@
 //! | [`params`] | the table |
 //! | [`kind`] | kinds of parameters: how their text is read and written |
 //! | [`file`] | redis.conf syntax: the file and `--key value` |
+//! | `rewrite` | the file, written anew with the values of now |
 
 pub(crate) mod file;
 pub(crate) mod kind;
 pub(crate) mod params;
+mod rewrite;
 
 use super::db::evict::Policy;
 use kind::{OutputLimit, Share};

@@ -33,6 +33,8 @@ pub(crate) struct Lazyfree {
     sent_objects: u64,
     /// Counted by the thread. Relaxed: a number of its own.
     freed_objects: Arc<AtomicU64>,
+    /// How many of those do not count any more.
+    forgotten_objects: u64,
 }
 
 impl Lazyfree {
@@ -60,12 +62,17 @@ impl Lazyfree {
 
     /// Objects that wait to be freed (`lazyfree_pending_objects`).
     pub(crate) fn pending_objects(&self) -> u64 {
-        self.sent_objects.saturating_sub(self.freed_objects())
+        self.sent_objects.saturating_sub(self.freed_objects.load(Ordering::Relaxed))
     }
 
     /// Objects freed there so far (`lazyfreed_objects`).
     pub(crate) fn freed_objects(&self) -> u64 {
-        self.freed_objects.load(Ordering::Relaxed)
+        self.freed_objects.load(Ordering::Relaxed).saturating_sub(self.forgotten_objects)
+    }
+
+    /// Counts those that were freed from zero.
+    pub(crate) fn reset_stats(&mut self) {
+        self.forgotten_objects = self.freed_objects.load(Ordering::Relaxed);
     }
 
     fn send(&mut self, rubbish: Rubbish, objects: u64) {
