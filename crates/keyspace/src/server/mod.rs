@@ -36,6 +36,8 @@ pub(crate) mod pubsub;
 pub(crate) mod resp;
 pub(crate) mod state;
 
+/// Checks the request scanner on any input; for the fuzzer.
+pub use resp::requests as check_requests;
 pub(crate) use state::Server;
 
 use crate::gauge::Allocator;

@@ -7,6 +7,7 @@
 //! anew with each packet and build a tree of frames for it; `redis-protocol` serves the tests, as
 //! an independent opinion on both directions.
 
+mod check;
 pub(crate) mod inline;
 pub(crate) mod long_double;
 pub(crate) mod number;
@@ -14,5 +15,6 @@ mod out;
 pub(crate) mod reply;
 pub(crate) mod request;
 
+pub use check::requests;
 pub(crate) use reply::{Reply, Resp};
 pub(crate) use request::{Args, Scanner};
