@@ -240,3 +240,40 @@ fn the_largest_client_goes_when_all_take_too_much() {
     drop(kept);
     wait_for("memory returns", || account(&server, "client_query_buffers") == 0);
 }
+
+#[test]
+fn ten_thousand_connections_take_little_and_give_it_back() {
+    let server = Server::start(&["--maxclients", "12000"]);
+    let used = || -> u64 { server.info("used_memory").parse().expect("a number") };
+    let before = used();
+    // Each has a descriptor here and one in the server.
+    let own = rlimit::increase_nofile_limit(12_000).expect("a limit");
+    let count = (own as usize).saturating_sub(1000).min(10_000);
+    if count < 10_000 {
+        println!("{count} connections: the system gives {own} descriptors");
+    }
+    let mut all: Vec<Raw> = (0..count).map(|_| server.raw()).collect();
+    all.iter_mut().for_each(|it| it.send(b"PING\r\n"));
+    all.iter_mut().for_each(|it| it.expect(b"+PONG\r\n"));
+    wait_for("idle buffers go", || account(&server, "output_buffers_normal") < 20_000);
+    let each = (used() - before) / count as u64;
+    println!("{each} bytes for each idle connection of {count}");
+    assert!((200..1500).contains(&each), "{each}");
+    drop(all);
+    wait_for("all are gone", || server.info("connected_clients") == "1");
+    assert_eq!(account(&server, "client_query_buffers"), 0);
+    assert!(account(&server, "command_state") < 2000 && account(&server, "subscriptions") == 0);
+    assert!(used() < before + 400_000, "{} {before}", used());
+}
+
+#[test]
+fn a_half_closed_client_gets_all_its_replies() {
+    let server = Server::start(&[]);
+    let () = cmd("SET").arg(&["k", &"v".repeat(1 << 20)]).query(&mut server.connect()).expect("OK");
+    let mut raw = server.raw();
+    // More than the sockets hold, so that most is written after the end was seen.
+    raw.send("GET k\r\n".repeat(30).as_bytes());
+    raw.stream.shutdown(std::net::Shutdown::Write).expect("a socket");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(drain(&mut raw), 30 * ("$1048576\r\n\r\n".len() + (1 << 20)));
+}

@@ -64,8 +64,9 @@ struct EventLoop {
 ///
 /// # Errors
 /// If it cannot listen, or the system gives no means to wait for events.
-pub(crate) fn run(config: Config, allocator: Allocator) -> anyhow::Result<()> {
+pub(crate) fn run(mut config: Config, allocator: Allocator) -> anyhow::Result<()> {
     log::start();
+    limits::raise_descriptors(&mut config);
     let (mut listeners, port) = listen(&config)?;
     let poll = Poll::new().context("cannot wait for events")?;
     let mut signals = watch_signals().context("cannot watch for signals")?;
@@ -248,6 +249,9 @@ impl EventLoop {
             return;
         }
         server.counters.connections_received += 1;
+        if let Err(error) = stream.keep_alive(server.config.tcp_keepalive as u64) {
+            tracing::debug!("tcp-keepalive: {error}");
+        }
         let (id, now) = (server.clients.new_id(), server.clock.now_ms);
         let client = Client::new(id, stream, now, !server.wants_password());
         let place = server.clients.add(Box::new(client));
@@ -271,7 +275,8 @@ impl EventLoop {
             self.input.resize(wanted, 0);
         }
         match client.stream.read(&mut self.input[..wanted]) {
-            Ok(0) => client.dead = true,
+            // It has said all it wants to, and may still wait for answers.
+            Ok(0) => client.closing = true,
             Ok(count) => {
                 self.server.counters.net_input_bytes += count as u64;
                 client.active_ms = self.server.clock.now_ms;

@@ -8,6 +8,7 @@
 use super::client::Client;
 use crate::server::Server;
 use crate::server::accounts::{Commands, Output, OutputPubsub, Query, Subscriptions};
+use crate::server::config::Config;
 use tallow::Purpose;
 
 /// Bounds on the query buffer of a client that has not said its password.
@@ -18,6 +19,20 @@ pub(crate) const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
 const LEAST_FOR_CLIENTS_BYTES: u64 = 128 << 10;
 /// After so long without a word a client's empty buffers are given back.
 const IDLE_MS: i64 = 2000;
+
+/// Descriptors for everything but clients.
+const OTHER_DESCRIPTORS: i64 = 32;
+
+/// Asks the system for as many descriptors as `maxclients` wants; lowers that if there are fewer.
+pub(crate) fn raise_descriptors(config: &mut Config) {
+    let wanted = config.maxclients + OTHER_DESCRIPTORS;
+    let Ok(got) = rlimit::increase_nofile_limit(wanted as u64) else { return };
+    let most = i64::try_from(got).unwrap_or(i64::MAX) - OTHER_DESCRIPTORS;
+    if most < config.maxclients {
+        tracing::warn!("maxclients is {most}: the system gives no more than {got} descriptors");
+        config.maxclients = most.max(1);
+    }
+}
 
 /// Looks at a client's buffers, after they have grown; marks it dead if it is over a limit.
 pub(crate) fn check(server: &mut Server, client: &mut Client) {

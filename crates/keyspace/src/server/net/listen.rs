@@ -9,6 +9,7 @@ use crate::server::config::Config;
 use anyhow::{Context, bail};
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
@@ -89,7 +90,12 @@ fn bind(name: &str, port: u16, config: &Config) -> anyhow::Result<TcpListener> {
              to no if the network keeps strangers out"
         );
     }
-    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+    let listener =
+        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    // Listening once more changes how many may wait, which mio decides by itself.
+    let backlog = i32::try_from(config.tcp_backlog).unwrap_or(i32::MAX);
+    SockRef::from(&listener).listen(backlog).context("tcp-backlog")?;
+    Ok(listener)
 }
 
 /// Whether only this machine reaches it.

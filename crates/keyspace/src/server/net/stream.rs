@@ -3,8 +3,10 @@
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// A connection.
 #[derive(Debug)]
@@ -34,6 +36,21 @@ impl Stream {
             }
             Self::Unix(unix) => format!("{}:0", Self::path(unix)),
         }
+    }
+
+    /// Has the system ask a silent peer every so many seconds whether it is still there, and give it
+    /// up after three questions; 0 for never.
+    pub(crate) fn keep_alive(&self, seconds: u64) -> io::Result<()> {
+        let Self::Tcp(tcp) = self else { return Ok(()) };
+        if seconds == 0 {
+            return Ok(());
+        }
+        let interval = Duration::from_secs((seconds / 3).max(1));
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(seconds))
+            .with_interval(interval)
+            .with_retries(3);
+        SockRef::from(tcp).set_tcp_keepalive(&keepalive)
     }
 
     /// Whether it is a unix socket.
