@@ -55,12 +55,6 @@ impl<P: Purpose> Buffer<P> {
         }
     }
 
-    /// Gives back the room that is not used.
-    pub(crate) fn shrink(&mut self) {
-        self.room.truncate(self.len);
-        self.room.shrink_to_fit();
-    }
-
     /// Adds `bytes` at the end.
     #[inline]
     pub(crate) fn extend(&mut self, bytes: &[u8]) {

@@ -24,7 +24,10 @@ const SECTIONS: &[Section] = &[
     Section { name: "server", title: "Server", is_default: true, write: server },
     Section { name: "clients", title: "Clients", is_default: true, write: clients },
     Section { name: "memory", title: "Memory", is_default: true, write: memory::info::section },
+    Section { name: "persistence", title: "Persistence", is_default: true, write: persistence },
     Section { name: "stats", title: "Stats", is_default: true, write: stats },
+    Section { name: "replication", title: "Replication", is_default: true, write: replication },
+    Section { name: "cpu", title: "CPU", is_default: true, write: cpu },
     Section {
         name: "commandstats",
         title: "Commandstats",
@@ -107,8 +110,12 @@ fn stats(server: &mut Server, text: &mut String) {
     let it = server.counters;
     field(text, "total_connections_received", it.connections_received);
     field(text, "total_commands_processed", it.commands_processed);
+    let [ops, input, output] = server.pulse.rates.per_second();
+    field(text, "instantaneous_ops_per_sec", ops.round());
     field(text, "total_net_input_bytes", it.net_input_bytes);
     field(text, "total_net_output_bytes", it.net_output_bytes);
+    field(text, "instantaneous_input_kbps", format_args!("{:.2}", input / 1024.0));
+    field(text, "instantaneous_output_kbps", format_args!("{:.2}", output / 1024.0));
     field(text, "rejected_connections", it.rejected_connections);
     field(text, "expired_keys", server.dbs.iter().map(|db| db.expired_keys).sum::<u64>());
     server.expire_cycle.write_fields(text);
@@ -127,6 +134,25 @@ fn stats(server: &mut Server, text: &mut String) {
     server.defrag.write_fields(text);
 }
 
+/// Nothing is kept on disk. Clients ask whether data are still being loaded.
+fn persistence(_: &mut Server, text: &mut String) {
+    for name in ["loading", "rdb_bgsave_in_progress", "aof_enabled", "aof_rewrite_in_progress"] {
+        field(text, name, 0);
+    }
+}
+
+/// There is one server. Clients ask whether it takes writes.
+fn replication(_: &mut Server, text: &mut String) {
+    field(text, "role", "master");
+    field(text, "connected_slaves", 0);
+}
+
+fn cpu(_: &mut Server, text: &mut String) {
+    let (kernel, user) = memory::kernel::cpu_seconds();
+    field(text, "used_cpu_sys", format_args!("{kernel:.6}"));
+    field(text, "used_cpu_user", format_args!("{user:.6}"));
+}
+
 fn command_stats(server: &mut Server, text: &mut String) {
     for (name, stats) in server.commands.iter().filter(|(_, it)| it.calls + it.rejected > 0) {
         let usec = stats.nanos / 1000;
@@ -142,9 +168,22 @@ fn command_stats(server: &mut Server, text: &mut String) {
     }
 }
 
+/// Keys that the mean of the times to live is taken of.
+const TTL_SAMPLES: i64 = 32;
+
 fn keyspace(server: &mut Server, text: &mut String) {
+    let (now, mut seed) = (server.clock.now_ms, server.random());
     for (i, db) in server.dbs.iter().enumerate().filter(|(_, db)| db.len() > 0) {
         let (keys, expires) = (db.len(), db.with_expiry());
-        line(text, format_args!("db{i}:keys={keys},expires={expires},avg_ttl=0"));
+        let mut left_ms = || {
+            let entry = db.random_expiring(|| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                seed >> 16
+            });
+            let at = entry.and_then(|entry| entry.expires_at());
+            at.map_or(0, |at| (at - now).max(0))
+        };
+        let mean_ms = (0..TTL_SAMPLES).map(|_| left_ms()).sum::<i64>() / TTL_SAMPLES;
+        line(text, format_args!("db{i}:keys={keys},expires={expires},avg_ttl={mean_ms}"));
     }
 }

@@ -20,8 +20,6 @@
 //! | [`info`], [`memory`] | what INFO and MEMORY say |
 //! | [`http`] | the page to look at |
 
-#![allow(dead_code, reason = "interfaces of areas that are being built; to go when they are")]
-
 pub(crate) mod accounts;
 pub(crate) mod buffer;
 pub(crate) mod commands;

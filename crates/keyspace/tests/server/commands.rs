@@ -99,3 +99,27 @@ fn parameters() {
     assert!(cmd("CONFIG").arg(&["SET", "port", "1"]).query::<()>(&mut it).is_err());
     assert!(cmd("CONFIG").arg(&["SET", "hz", "no"]).query::<()>(&mut it).is_err());
 }
+
+#[test]
+fn info_tells_what_clients_ask_for() {
+    let server = Server::start(&[]);
+    let mut connection = server.connect();
+    for i in 0..200 {
+        let expires = redis::SetExpiry::EX(1000);
+        let options = redis::SetOptions::default().with_expiration(expires);
+        connection.set_options::<_, _, ()>(i, "value", options).expect("SET");
+    }
+    assert_eq!(server.info("role"), "master");
+    assert_eq!(server.info("loading"), "0");
+    let keyspace = server.info("db0");
+    let mean_ms = keyspace.rsplit_once("avg_ttl=").and_then(|(_, ms)| ms.parse::<u64>().ok());
+    assert!(keyspace.starts_with("keys=200,expires=200,"), "{keyspace}");
+    assert!(mean_ms.is_some_and(|ms| (900_000..=1_000_000).contains(&ms)), "{keyspace}");
+    let seconds: f64 = server.info("used_cpu_user").parse().expect("a number");
+    assert!((0.0..60.0).contains(&seconds));
+    // Some readings later there is a rate.
+    let start = std::time::Instant::now();
+    while server.info("instantaneous_ops_per_sec") == "0" {
+        assert!(start.elapsed() < std::time::Duration::from_secs(10));
+    }
+}

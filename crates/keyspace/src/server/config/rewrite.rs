@@ -89,7 +89,7 @@ impl Config {
                 let seconds = limit.soft_seconds;
                 format!("{name} {} {hard} {soft} {seconds}", CLIENT_CLASSES[class])
             }
-            Field::Text(at) if !(LISTS.contains(&name) && !at(self).is_empty()) => {
+            Field::Text(at) if !LISTS.contains(&name) || at(self).is_empty() => {
                 format!("{name} {}", quoted(at(self)))
             }
             field => format!("{name} {}", field.get(self)),
@@ -210,7 +210,10 @@ bind 127.0.0.1 -::1
     #[test]
     fn what_holds_stays_as_it_was_typed() {
         let new = read(OLD).rewritten(OLD);
-        assert_eq!(new, OLD.replace("maxmemory-samples 3\nmaxmemory-samples 7", "maxmemory-samples 7"));
+        assert_eq!(
+            new,
+            OLD.replace("maxmemory-samples 3\nmaxmemory-samples 7", "maxmemory-samples 7")
+        );
     }
 
     #[test]

@@ -123,14 +123,6 @@ impl Entry {
         }
     }
 
-    /// The value, taken out of an entry that is no longer needed, if it has memory of its own.
-    pub(crate) fn into_value(self) -> Option<Value> {
-        match self {
-            Self::Packed(_) => None,
-            Self::Rich(rich) => Some(Box::into_inner(rich).value),
-        }
-    }
-
     /// The same under another key.
     pub(crate) fn renamed(self, key: &[u8]) -> Self {
         let (at, access) = (self.expires_at(), self.access());

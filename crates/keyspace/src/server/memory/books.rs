@@ -49,8 +49,6 @@ pub(crate) struct Books {
     pub(crate) absent_bytes: u64,
     /// Dirty pages without memory behind them.
     pub(crate) absent_dirty_bytes: u64,
-    /// Of those, punched out by Tallow.
-    pub(crate) punched_bytes: u64,
     /// What is not Tallow's, and how much of Tallow's is in huge pages.
     pub(crate) mappings: Mappings,
 }
@@ -106,7 +104,6 @@ impl Books {
             metadata_bytes: stats.metadata_bytes,
             absent_bytes: stats.punched_bytes,
             absent_dirty_bytes: 0,
-            punched_bytes: stats.punched_bytes,
             mappings: Mappings::default(),
         }
     }

@@ -27,11 +27,6 @@ pub(crate) struct Mappings {
 }
 
 impl Mappings {
-    /// All that is not Tallow's.
-    pub(crate) fn non_heap_bytes(&self) -> u64 {
-        self.file_bytes + self.stack_bytes + self.other_bytes
-    }
-
     fn of(smaps: &str) -> Self {
         let mut sum = Self::default();
         // A program's zero data lie behind its file's mapping, without a name.
@@ -239,7 +234,7 @@ VmFlags: rd wr gd
         assert_eq!(kib(sum.stack_bytes), 20);
         assert_eq!(kib(sum.other_bytes), 12);
         assert_eq!((kib(sum.tallow_bytes), kib(sum.huge_page_bytes)), (1000, 600));
-        assert_eq!(kib(sum.non_heap_bytes()), 144);
+        assert_eq!(kib(sum.file_bytes + sum.stack_bytes + sum.other_bytes), 144);
         assert_eq!(Mappings::of("rubbish\n: x\nRss: 1 kB"), Mappings::default());
     }
 

@@ -38,8 +38,6 @@ pub(crate) struct Sample {
     pub(crate) clients: u64,
     /// Their buffers and themselves.
     pub(crate) clients_bytes: u64,
-    /// `maxmemory`.
-    pub(crate) maxmemory_bytes: u64,
 
     /// Tallow's figures; see [`tallow::Snapshot`].
     pub(crate) requested_bytes: u64,
@@ -65,8 +63,6 @@ pub(crate) struct DbSample {
     pub(crate) index: usize,
     /// Keys.
     pub(crate) keys: u64,
-    /// Keys that expire.
-    pub(crate) expires: u64,
     /// Bytes of its table.
     pub(crate) table_bytes: u64,
     /// Its part of the expiry indexes, by keys.
@@ -95,7 +91,6 @@ impl Sample {
         let dbs = dbs.map(|(index, db)| DbSample {
             index,
             keys: db.len() as u64,
-            expires: db.with_expiry() as u64,
             table_bytes: db.table().table_bytes() as u64,
             expiry_bytes: expiry_bytes * db.with_expiry() as u64 / expires.max(1),
         });
@@ -109,7 +104,6 @@ impl Sample {
             expiry_bytes,
             clients,
             clients_bytes,
-            maxmemory_bytes: server.config.maxmemory,
             requested_bytes: stats.requested_bytes,
             allocated_bytes: stats.allocated_bytes,
             cached_bytes: stats.cached_bytes,

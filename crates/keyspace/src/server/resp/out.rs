@@ -110,11 +110,6 @@ impl Out {
     pub(super) fn free(&mut self) {
         each!(&mut self.room, it => it.free());
     }
-
-    /// Gives back the room that is not used.
-    pub(super) fn shrink(&mut self) {
-        each!(&mut self.room, it => it.shrink());
-    }
 }
 
 impl Deref for Out {

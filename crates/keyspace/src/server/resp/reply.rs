@@ -80,11 +80,6 @@ impl Reply {
         self.sent = 0;
     }
 
-    /// Gives back the room that is not used.
-    pub(crate) fn shrink(&mut self) {
-        self.out.shrink();
-    }
-
     /// Where the next reply will begin, for [`rewind`](Self::rewind).
     pub(crate) fn mark(&self) -> usize {
         self.out.len()
@@ -93,11 +88,6 @@ impl Reply {
     /// Takes back what was written since `mark`.
     pub(crate) fn rewind(&mut self, mark: usize) {
         self.out.truncate(mark);
-    }
-
-    /// Bytes as they are: for replies composed elsewhere (messages to many subscribers).
-    pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        self.out.extend(bytes);
     }
 
     #[inline]

@@ -83,11 +83,6 @@ impl Scanner {
         }
     }
 
-    /// Whether part of a request has been seen.
-    pub(crate) fn is_inside(&self) -> bool {
-        self.at > 0
-    }
-
     /// Whether the rest of a long argument is waited for: it is worth reading much at once.
     pub(crate) fn wants_much(&self) -> bool {
         self.bulk_bytes.is_some_and(|bytes| bytes > 16 * 1024)
@@ -265,11 +260,6 @@ impl<'a> Args<'a> {
         self.spans[first.min(self.spans.len())..]
             .iter()
             .map(move |(start, length)| &self.bytes[*start..start + length])
-    }
-
-    /// Bytes of all arguments.
-    pub(crate) fn sum_bytes(self) -> usize {
-        self.spans.iter().map(|(_, length)| length).sum()
     }
 }
 
