@@ -7,6 +7,7 @@
 //! [`on_tallow`].
 
 use crate::Tallow;
+use crate::arena::CENTRAL;
 use crate::defrag::{Defrag, Mover, Relocate, Settings, Visit};
 use crate::os::fake::{failing_after, failing_at};
 use crate::segment::{Entry, Segment};
@@ -216,6 +217,7 @@ fn threads_without_a_record_go_on_without_a_cache() {
     const THREADS: usize = 24;
     // Room in the slabs, so that only records are refused.
     let warm: Vec<Block> = (0..64).filter_map(|i| Block::new(100, 8, i, false)).collect();
+    failing_after(0, || while CENTRAL.meta.take(64).is_some() {});
     let before = (crate::stats().requested_bytes, claimed_without_record());
     thread::scope(|scope| {
         // The threads stay until their sender is dropped, so that each needs a

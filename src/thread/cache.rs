@@ -2,13 +2,13 @@
 
 use super::fork;
 use super::local::with_cache;
-use super::record::{FEW, ITEMS_AT, Record, Shared, each_record, orphan};
+use super::record::{FEW, Record, Shared, each_record, orphan};
 use super::tally::Tallies;
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{
-    BLOCK_TICK_EVERY, EARLY_FREES, MAGAZINE_EARNED_BYTES, MAGAZINE_START, MAGAZINE_START_BYTES,
-    TICK_EVERY,
+    BLOCK_TICK_EVERY, EARLY_FREES, MAGAZINE_EARNED_BYTES, MAGAZINE_MAX, MAGAZINE_START,
+    MAGAZINE_START_BYTES, TICK_EVERY,
 };
 use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
@@ -370,16 +370,20 @@ impl Cache {
             0 => max.min(MAGAZINE_START as u16),
             now => now.max(max.min(now * 2)),
         };
-        let limit = usize::from(*capacity);
+        let mut limit = usize::from(*capacity);
         let (bit, few) = (1 << class.index(), record.items(class, shared.grown));
         let magazine = self.magazines.of(class);
         let n = self.cached(class, few);
         let mut items = few;
         if limit > FEW && shared.grown & bit == 0 {
-            shared.grown |= bit;
-            items = record.items(class, shared.grown);
-            // SAFETY: the class's places here and there; slots are plain data.
-            unsafe { ptr::copy_nonoverlapping(few, items, n) };
+            if record.make_room(class) {
+                shared.grown |= bit;
+                items = record.items(class, shared.grown);
+                // SAFETY: the class's places here and there; slots are plain data.
+                unsafe { ptr::copy_nonoverlapping(few, items, n) };
+            } else {
+                limit = FEW;
+            }
         }
         // SAFETY: within the class's places.
         magazine.cur.store(unsafe { items.add(n) }, Ordering::Relaxed);
@@ -681,4 +685,4 @@ fn watch_forks() {
     }
 }
 
-const _: () = assert!(ITEMS_AT[CLASS_COUNT] < 1 << 16);
+const _: () = assert!(MAGAZINE_MAX < 1 << 16);

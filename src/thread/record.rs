@@ -4,7 +4,7 @@
 use super::cache::{Cache, Slot};
 use super::tally::Tallies;
 use crate::arena::CENTRAL;
-use crate::class::{CLASS_COUNT, CLASSES, Class};
+use crate::class::{CLASS_COUNT, Class};
 use crate::lock::Lock;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 use core::ptr::{self, NonNull};
@@ -12,20 +12,6 @@ use core::ptr::{self, NonNull};
 /// Items of each class that lie close together at first, so that a thread that
 /// hardly allocates touches few pages.
 pub(crate) const FEW: usize = 16;
-/// Behind those: where the items of each class start that is used more, and where
-/// all of them end.
-pub(crate) const ITEMS_AT: [usize; CLASS_COUNT + 1] = items_at();
-
-const fn items_at() -> [usize; CLASS_COUNT + 1] {
-    let mut out = [CLASS_COUNT * FEW; CLASS_COUNT + 1];
-    let mut i = 0;
-    while i < CLASS_COUNT {
-        out[i + 1] = out[i] + CLASSES[i].magazine_max as usize;
-        i += 1;
-    }
-    out
-}
-
 /// What a thread, or the threads that used a record one after the other, have
 /// taken and returned. Only sums over all records mean anything: what one
 /// thread allocates another may free.
@@ -86,6 +72,9 @@ pub(crate) struct Record {
     next_free: AtomicPtr<Record>,
     /// What its threads did in accounts; null until the first one used any.
     tallies: AtomicPtr<Tallies>,
+    /// Room for more items than [`FEW`], of the classes that have ever had more.
+    /// Relaxed: changed and read under the lock.
+    many: [AtomicPtr<Slot>; CLASS_COUNT],
 }
 
 // SAFETY: what is not atomic is behind the lock or never changes.
@@ -131,6 +120,7 @@ impl Record {
             ordinal,
             next_free: AtomicPtr::new(ptr::null_mut()),
             tallies: AtomicPtr::new(ptr::null_mut()),
+            many: [const { AtomicPtr::new(ptr::null_mut()) }; CLASS_COUNT],
         }
     }
 
@@ -145,7 +135,7 @@ impl Record {
         self.tallies.store(tallies, Ordering::Release);
     }
 
-    const NODE_BYTES: usize = size_of::<Self>() + ITEMS_AT[CLASS_COUNT] * size_of::<Slot>();
+    const NODE_BYTES: usize = size_of::<Self>() + CLASS_COUNT * FEW * size_of::<Slot>();
 
     /// A record for the calling thread: a free one, or a new one. `None` when
     /// memory is out.
@@ -184,9 +174,23 @@ impl Record {
     pub(crate) fn items(&self, class: Class, grown: u64) -> *mut Slot {
         debug_assert!(!ptr::eq(self, orphan()));
         let i = class.index();
-        let at = if grown >> i & 1 == 1 { ITEMS_AT[i] } else { i * FEW };
+        if grown >> i & 1 == 1 {
+            return self.many[i].load(Ordering::Relaxed);
+        }
         // SAFETY: the items lie behind the record, in its node.
-        unsafe { ptr::from_ref(self).add(1).cast_mut().cast::<Slot>().add(at) }
+        unsafe { ptr::from_ref(self).add(1).cast_mut().cast::<Slot>().add(i * FEW) }
+    }
+
+    /// Sees to it that there is room for all items that a magazine of `class` may
+    /// ever have; `false` when memory is out. Under the record's lock.
+    pub(crate) fn make_room(&self, class: Class) -> bool {
+        let place = &self.many[class.index()];
+        if place.load(Ordering::Relaxed).is_null() {
+            let bytes = usize::from(class.info().magazine_max) * size_of::<Slot>();
+            let Some(node) = CENTRAL.meta.take(bytes) else { return false };
+            place.store(node.cast().as_ptr(), Ordering::Relaxed);
+        }
+        true
     }
 }
 
