@@ -9,7 +9,7 @@
 //! is the exact figure asked for; and then a little more is given up than must be
 //! ([`slack_bytes`]), so that the next look is some hundred writes away.
 //!
-//! With `maxmemory-counts-resident yes` it is RSS that is held below the limit: what the kernel
+//! With `maxmemory-counts resident` it is RSS that is held below the limit: what the kernel
 //! counts, and kills for. Redis cannot say that, since its allocator may keep what keys gave up. Tallow
 //! purges first, which gives free pages and the caches of all threads back; then as many keys go as
 //! a heap without fragmentation would have to lose. What is above the limit still is fragmentation:
@@ -20,9 +20,10 @@
 //! (or eviction would feed itself), and there are none of those here. Output buffers count.
 //!
 //! # How long it takes
-//! A call may take as long as `maxmemory-eviction-tenacity` says (500 µs by default). What is left is
-//! done between turns of the event loop, and commands are executed meanwhile: nobody waits for a
-//! limit that was lowered by gigabytes.
+//! The calls of one turn of the event loop may take as long as `maxmemory-eviction-tenacity` says
+//! (500 µs by default; in Redis each call may), however many commands a client sends at once. What is
+//! left is done in the turns to come, and commands are executed meanwhile, each at the price of
+//! [`KEYS_BEYOND_TIME`]: nobody waits for a limit that was lowered by gigabytes.
 
 use super::Server;
 use super::accounts::{Commands, Dataset, Expiry, Output, OutputPubsub, Query, Tables};
@@ -37,6 +38,8 @@ use tallow::Purpose;
 
 /// Keys given up between two looks at memory and the clock.
 const KEYS_PER_LOOK: usize = 16;
+/// Keys given up before a command for which there is no time left in this turn.
+const KEYS_BEYOND_TIME: usize = 2;
 /// The most that is given up beyond the limit.
 const MAX_SLACK_BYTES: u64 = 64 * 1024;
 /// How often everything is given back to the system while RSS is above the limit.
@@ -65,6 +68,8 @@ pub(crate) struct Maxmemory {
     next_db: usize,
     /// Whether there is more to be done between turns of the event loop.
     is_working: bool,
+    /// How long calls have taken in this turn.
+    spent: Duration,
     /// Since when memory is above the limit.
     over_since_ms: Option<UnixMs>,
     /// Milliseconds that it was before.
@@ -83,6 +88,7 @@ impl Maxmemory {
             rng: Pcg64Mcg::seed_from_u64(seed),
             next_db: 0,
             is_working: false,
+            spent: Duration::ZERO,
             over_since_ms: None,
             exceeded_ms: 0,
             purged_ms: 0,
@@ -150,7 +156,7 @@ fn account_bytes() -> u64 {
 #[inline]
 pub(crate) fn make_room(server: &mut Server) -> Room {
     let limit = server.config.maxmemory;
-    let counts_resident = server.config.maxmemory_counts_resident;
+    let counts_resident = server.config.counts_resident();
     if limit == 0 || (!counts_resident && server.maxmemory.meter.is_within(limit)) {
         return Room::Enough;
     }
@@ -164,9 +170,18 @@ pub(crate) fn make_room(server: &mut Server) -> Room {
     make_room_now(server)
 }
 
-/// Goes on with what a call had no time for. Returns whether there is still more.
+/// Begins a turn, and goes on with what there was no time for. Returns whether there is still more.
 pub(crate) fn go_on(server: &mut Server) -> bool {
+    server.maxmemory.spent = Duration::ZERO;
     std::mem::take(&mut server.maxmemory.is_working) && make_room_now(server) == Room::Working
+}
+
+/// Looks at memory ten times a second, also at what no account knows of.
+pub(crate) fn tick(server: &mut Server) {
+    if server.config.maxmemory > 0 {
+        server.maxmemory.meter = Meter::default();
+        server.maxmemory.is_working = true;
+    }
 }
 
 /// The limit or the policy has changed.
@@ -192,16 +207,39 @@ struct Excess {
 
 #[cold]
 fn make_room_now(server: &mut Server) -> Room {
-    let now = server.clock.now_ms;
-    let mut excess = measure(server);
-    server.maxmemory.note(excess.is_over, now);
+    let excess = measure(server);
+    server.maxmemory.note(excess.is_over, server.clock.now_ms);
     if excess.is_over && server.config.maxmemory_policy == Policy::NoEviction {
         return Room::None;
     }
     if excess.used_bytes <= excess.most_bytes {
         return Room::Enough;
     }
-    let (started, most) = (Instant::now(), patience(server.config.maxmemory_eviction_tenacity));
+    let patience = patience(server.config.maxmemory_eviction_tenacity);
+    let most = patience.map(|all| all.saturating_sub(server.maxmemory.spent));
+    if most.is_some_and(|most| most.is_zero()) {
+        for _ in 0..KEYS_BEYOND_TIME {
+            if let Some(candidate) = choose(server) {
+                give_up(server, &candidate);
+            }
+        }
+        server.maxmemory.is_working = true;
+        return Room::Working;
+    }
+    let started = Instant::now();
+    let room = make_room_within(server, excess, started, most);
+    server.maxmemory.spent += started.elapsed();
+    room
+}
+
+/// Gives keys up until that is enough, or the time is over.
+fn make_room_within(
+    server: &mut Server,
+    mut excess: Excess,
+    started: Instant,
+    most: Option<Duration>,
+) -> Room {
+    let now = server.clock.now_ms;
     loop {
         let more = give_up_some(server, excess.used_bytes - excess.goal_bytes);
         excess = measure(server);
@@ -248,7 +286,7 @@ fn measure(server: &mut Server) -> Excess {
     let used_bytes = pulse::used_bytes(server.allocator);
     server.maxmemory.meter.look(used_bytes);
     server.pulse.note_used(used_bytes, server.clock.now_ms);
-    if !server.config.maxmemory_counts_resident {
+    if !server.config.counts_resident() {
         let goal_bytes = limit - slack_bytes(limit);
         return Excess { is_over: used_bytes > limit, used_bytes, most_bytes: limit, goal_bytes };
     }

@@ -139,6 +139,47 @@ fn lfu_gives_up_what_was_used_least() {
 }
 
 #[test]
+fn overwriting_a_value_keeps_how_often_its_key_was_used() {
+    let server = server("allkeys-lfu", "6mb", &["--lfu-log-factor", "0"]);
+    let mut connection = server.connect();
+    for _ in 0..20 {
+        connection.set::<_, _, ()>("key", "value").expect("SET");
+    }
+    let freq: i64 = redis::cmd("OBJECT").arg("FREQ").arg("key").query(&mut connection).unwrap();
+    assert_eq!(freq, 5 + 19);
+}
+
+#[test]
+fn a_neighbour_that_sends_much_at_once_does_not_stretch_the_slices() {
+    let server = server("allkeys-random", "100mb", &["--maxmemory-eviction-tenacity", "10"]);
+    let mut connection = server.connect();
+    for i in 0..500 {
+        let mut pipe = redis::pipe();
+        for j in 0..200 {
+            pipe.set(format!("key{i}:{j}"), vec![b'x'; 300]).ignore();
+        }
+        pipe.query::<()>(&mut connection).expect("SET");
+    }
+    let evicted = || server.info("evicted_keys").parse::<u64>().expect("a number");
+    let _: () =
+        redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("8mb").query(&mut connection).unwrap();
+    // Each of these is asked for room; in one turn of the loop there is time for one slice, and two
+    // keys a command beyond that.
+    let mut pings = redis::pipe();
+    (0..200).for_each(|_| drop(pings.cmd("PING").ignore()));
+    let mut longest = Duration::ZERO;
+    while used(&server) > 9 * MIB {
+        let before = evicted();
+        let asked = Instant::now();
+        pings.query::<()>(&mut connection).expect("PING");
+        longest = longest.max(asked.elapsed());
+        assert!(evicted() - before < 100_000, "all went at once");
+    }
+    println!("200 pings at once took {longest:?} at most");
+    assert!(evicted() > 80_000);
+}
+
+#[test]
 fn volatile_ttl_gives_up_what_expires_first_and_refuses_when_nothing_is_left() {
     let server = server("volatile-ttl", "6mb", &[]);
     let mut connection = server.connect();
@@ -202,7 +243,7 @@ fn a_lowered_limit_is_reached_in_slices_while_clients_are_served() {
 
 #[test]
 fn what_the_kernel_counts_can_be_limited() {
-    let server = server("allkeys-lru", "60mb", &["--maxmemory-counts-resident", "yes"]);
+    let server = server("allkeys-lru", "60mb", &["--maxmemory-counts", "resident"]);
     let mut connection = server.connect();
     let rss = || server.info("used_memory_rss").parse::<u64>().expect("a number");
     for i in 0..1000 {

@@ -43,7 +43,7 @@ pub(crate) struct Config {
     pub(crate) maxmemory_policy: Policy,
     pub(crate) maxmemory_samples: i64,
     pub(crate) maxmemory_eviction_tenacity: i64,
-    pub(crate) maxmemory_counts_resident: bool,
+    pub(crate) maxmemory_counts: usize,
     pub(crate) lfu_log_factor: i64,
     pub(crate) lfu_decay_time: i64,
 
@@ -78,6 +78,11 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// Whether `maxmemory` is a limit on RSS.
+    pub(crate) fn counts_resident(&self) -> bool {
+        self.maxmemory_counts != 0
+    }
+
     /// All defaults.
     pub(crate) fn new() -> Self {
         let mut config = Self::default();

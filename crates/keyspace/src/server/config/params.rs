@@ -78,8 +78,12 @@ pub(crate) static TABLE: &[Param] = &[
         "10",
         Int(|c| &mut c.maxmemory_eviction_tenacity, 0, 100),
     ),
-    Param::new("maxmemory-counts-resident", "no", Bool(|c| &mut c.maxmemory_counts_resident))
-        .then(maxmemory::changed),
+    Param::new(
+        "maxmemory-counts",
+        "used",
+        Word(|c| &mut c.maxmemory_counts, &["used", "resident"]),
+    )
+    .then(maxmemory::changed),
     Param::new("lfu-log-factor", "10", Int(|c| &mut c.lfu_log_factor, 0, i32::MAX as i64)),
     Param::new("lfu-decay-time", "1", Int(|c| &mut c.lfu_decay_time, 0, i32::MAX as i64)),
     // Clients.

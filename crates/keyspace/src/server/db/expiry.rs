@@ -111,14 +111,24 @@ impl ExpiryIndex {
     /// A random item's hash, from a random number. Costs some hundred additions.
     pub(crate) fn draw(&self, number: u64) -> Option<u64> {
         let mut at = number.checked_rem(self.items as u64)? as usize;
-        let slots = self.slots.iter().flat_map(|slots| slots.iter().map(|slot| &slot.0));
-        for slot in std::iter::once(&self.pending).chain(slots) {
+        for slot in self.slots() {
             if at < slot.count {
                 return slot.chunks.iter().flatten().nth(at).copied();
             }
             at -= slot.count;
         }
         None
+    }
+
+    /// All items, those too that lead to nothing: hardly more than twice the keys that expire, and
+    /// some thousands.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
+        self.slots().flat_map(|slot| slot.chunks.iter().flatten().copied())
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        let slots = self.slots.iter().flat_map(|slots| slots.iter().map(|slot| &slot.0));
+        std::iter::once(&self.pending).chain(slots)
     }
 
     /// Enters a key that expires at `at`.

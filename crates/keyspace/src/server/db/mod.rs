@@ -177,6 +177,13 @@ impl Db {
         let at = entry.expires_at();
         let hash = self.table.hash(entry.key());
         let old = self.table.insert_hashed(hash, entry);
+        if let (Some(lfu), Some(old)) = (clock.lfu, &old) {
+            let (draw, bits) = (self.draw(), old.access());
+            // The value is new; the key is as much in use as before.
+            if let Some(entry) = self.table.get_by_hash_mut(hash) {
+                entry.set_access(lfu.used(bits, draw));
+            }
+        }
         let before = old.as_ref().and_then(Entry::expires_at);
         if before.is_some() || at.is_some() {
             self.index(hash, before, at, clock);
@@ -200,7 +207,7 @@ impl Db {
         let expires = |entry: &Entry| entry.expires_at().is_some();
         (0..TRIES)
             .find_map(|_| self.table.get_by_hash(self.expiry.draw(draw())?, expires))
-            .or_else(|| self.table.iter().find(|entry| expires(entry)))
+            .or_else(|| self.expiry.iter().find_map(|hash| self.table.get_by_hash(hash, expires)))
     }
 
     /// Takes a key out.
