@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the server may take after the last key has run out until it has let go of nearly all.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Keys that may still be there then, as a share of those that expired, in percent.
 const STALE_PERCENT: u64 = 1;
 /// Time between two questions how many there are.
