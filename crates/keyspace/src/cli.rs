@@ -5,7 +5,7 @@ mod load;
 use crate::switch;
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keyspace::churn::{self, Config, Goal, Phase, Plan, Recorder, Source};
 use keyspace::gauge::Allocator;
@@ -101,6 +101,11 @@ fn serve(mut args: ServeArgs) -> anyhow::Result<()> {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--config" => args.config = words.next().map(PathBuf::from),
+            "--allocator" => {
+                let name = words.next().unwrap_or_default();
+                let wanted = Allocator::from_str(&name, true);
+                args.allocator = Some(wanted.map_err(|why| anyhow::anyhow!("--allocator: {why}"))?);
+            }
             _ => parameters.push(word),
         }
     }

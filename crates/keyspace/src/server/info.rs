@@ -34,6 +34,8 @@ const SECTIONS: &[Section] = &[
         is_default: false,
         write: command_stats,
     },
+    Section { name: "errorstats", title: "Errorstats", is_default: true, write: error_stats },
+    Section { name: "cluster", title: "Cluster", is_default: true, write: cluster },
     Section { name: "keyspace", title: "Keyspace", is_default: true, write: keyspace },
 ];
 
@@ -166,6 +168,18 @@ fn command_stats(server: &mut Server, text: &mut String) {
             ),
         );
     }
+}
+
+/// Error replies by their codes.
+fn error_stats(server: &mut Server, text: &mut String) {
+    for (code, count) in &server.errors {
+        line(text, format_args!("errorstat_{code}:count={count}"));
+    }
+}
+
+/// Clients ask before they follow redirections.
+fn cluster(_: &mut Server, text: &mut String) {
+    field(text, "cluster_enabled", 0);
 }
 
 /// Keys that the mean of the times to live is taken of.

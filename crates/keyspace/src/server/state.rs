@@ -15,6 +15,7 @@ use super::pubsub::Pubsub;
 use crate::gauge::Allocator;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -47,6 +48,9 @@ pub(crate) struct Counters {
     pub(crate) output_buffer_disconnections: u64,
 }
 
+/// Codes of errors that are counted each for itself, as in Redis.
+const MAX_ERROR_CODES: usize = 128;
+
 /// The server.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -68,6 +72,8 @@ pub(crate) struct Server {
     pub(crate) run_id: String,
     /// Counters for INFO.
     pub(crate) counters: Counters,
+    /// Error replies by their codes: no more codes than [`MAX_ERROR_CODES`].
+    pub(crate) errors: BTreeMap<String, u64>,
     /// Frees big values elsewhere.
     pub(crate) lazyfree: Lazyfree,
     /// Gives keys up when memory is short.
@@ -107,6 +113,7 @@ impl Server {
             started: Instant::now(),
             run_id,
             counters: Counters::default(),
+            errors: BTreeMap::new(),
             lazyfree: Lazyfree::default(),
             maxmemory: Maxmemory::new(rng.random()),
             defrag: ActiveDefrag::new(),
@@ -136,9 +143,21 @@ impl Server {
         });
     }
 
+    /// Counts an error reply by its code, the first word.
+    pub(crate) fn note_error(&mut self, text: &str) {
+        let code = text.split_whitespace().next().unwrap_or_default();
+        self.counters.error_replies += 1;
+        if let Some(count) = self.errors.get_mut(code) {
+            *count += 1;
+        } else if self.errors.len() < MAX_ERROR_CODES {
+            self.errors.insert(code.to_owned(), 1);
+        }
+    }
+
     /// Counts from zero (CONFIG RESETSTAT). What is no count stays: the peak of memory.
     pub(crate) fn reset_stats(&mut self) {
         self.counters = Counters::default();
+        self.errors.clear();
         self.commands.reset_stats();
         self.lazyfree.reset_stats();
         self.dbs.iter_mut().for_each(|db| db.expired_keys = 0);

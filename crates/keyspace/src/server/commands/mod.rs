@@ -254,8 +254,9 @@ pub(crate) fn execute(
     if let Err(fail) = result {
         // What was written before it turned out to be wrong is no reply.
         client.reply.rewind(mark);
-        client.reply.error(&fail.to_string());
-        server.counters.error_replies += 1;
+        let text = fail.to_string();
+        client.reply.error(&text);
+        server.note_error(&text);
     }
     let done = Instant::now();
     server.commands.note(index, done - started, failed);

@@ -10,16 +10,18 @@
 //! + dirty              free pages that the system has not been given back
 //! + metadata           Tallow's own
 //! - absent in slabs    pages of slabs with no memory behind them: punched, never written, swapped
-//! - absent in dirty    free pages that Tallow must take for backed, and are not
+//! - absent elsewhere   dirty pages and metadata that Tallow must take for backed, and are not
 //! + non-heap           program, libraries, stacks: by the kernel's list of mappings
 //! = RSS                within 2 %, a test says so
 //! ```
 //! Redis compares RSS with what its allocator counts and calls the difference fragmentation, or
-//! overhead. Here no line is the difference between RSS and the others: each is counted by whoever
-//! knows it, and the sum is checked against the kernel's. The absent pages of slabs are looked up
-//! one by one. Those of free pages (what a slab that goes back had punched out, or never written)
-//! cannot be, since free pages have no list: the kernel's count for Tallow's mappings says how much
-//! of what Tallow holds outside of slabs can be there at all.
+//! overhead. Here each line is counted by whoever knows it, and the sum is checked against the
+//! kernel's. The absent pages of slabs are looked up one by one. One line is not counted by itself:
+//! dirty pages without memory (what a slab that goes back had punched out, or never written) and
+//! unwritten metadata (the part of a thread's record that its few blocks never reach) are on no
+//! list, so the kernel's count for Tallow's mappings says how much of what Tallow holds outside of
+//! slabs can be there at all. It can take up no more than dirty pages and metadata together: a
+//! mistake in any other line shows.
 
 use super::kernel::{self, Mappings};
 use tallow::{AccountStats, SlabView, Snapshot};
@@ -47,8 +49,8 @@ pub(crate) struct Books {
     pub(crate) metadata_bytes: u64,
     /// Pages of slabs without memory behind them.
     pub(crate) absent_bytes: u64,
-    /// Dirty pages without memory behind them.
-    pub(crate) absent_dirty_bytes: u64,
+    /// Dirty pages and metadata without memory behind them.
+    pub(crate) absent_elsewhere_bytes: u64,
     /// What is not Tallow's, and how much of Tallow's is in huge pages.
     pub(crate) mappings: Mappings,
 }
@@ -82,7 +84,8 @@ impl Books {
             stats.active_bytes + stats.punched_bytes + stats.dirty_bytes + stats.metadata_bytes
                 - in_slabs.min(stats.active_bytes + stats.punched_bytes);
         let there = (mappings.tallow_bytes + books.absent_bytes).saturating_sub(in_slabs);
-        books.absent_dirty_bytes = outside.saturating_sub(there).min(stats.dirty_bytes);
+        books.absent_elsewhere_bytes =
+            outside.saturating_sub(there).min(stats.dirty_bytes + stats.metadata_bytes);
         books
     }
 
@@ -103,7 +106,7 @@ impl Books {
             dirty_bytes: stats.dirty_bytes,
             metadata_bytes: stats.metadata_bytes,
             absent_bytes: stats.punched_bytes,
-            absent_dirty_bytes: 0,
+            absent_elsewhere_bytes: 0,
             mappings: Mappings::default(),
         }
     }
@@ -125,7 +128,7 @@ impl Books {
             ("dirty", signed(self.dirty_bytes)),
             ("metadata", signed(self.metadata_bytes)),
             ("absent_in_slabs", -signed(self.absent_bytes)),
-            ("absent_in_dirty", -signed(self.absent_dirty_bytes)),
+            ("absent_elsewhere", -signed(self.absent_elsewhere_bytes)),
             ("program", signed(self.mappings.file_bytes)),
             ("stack", signed(self.mappings.stack_bytes)),
             ("other", signed(self.mappings.other_bytes)),

@@ -403,7 +403,7 @@ fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
             Scanned::Incomplete => break,
             Scanned::Refused(text) => {
                 client.reply.error(&format!("ERR Protocol error: {text}"));
-                server.counters.error_replies += 1;
+                server.note_error("ERR");
                 client.closing = true;
                 scanner.next();
                 used = bytes.len();

@@ -1,0 +1,115 @@
+//! INFO, RESETSTAT, REWRITE and the doctor, as clients see them.
+
+use crate::support::Server;
+use redis::{Connection, cmd};
+
+fn info(it: &mut Connection, sections: &[&str]) -> String {
+    cmd("INFO").arg(sections).query(it).expect("a text")
+}
+
+fn titles(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.strip_prefix("# ")).collect()
+}
+
+fn field<'a>(text: &'a str, name: &str) -> &'a str {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+#[test]
+fn sections_as_asked_for() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    assert_eq!(titles(&info(&mut it, &["memory", "CPU"])), ["Memory", "CPU"]);
+    assert!(info(&mut it, &["none"]).is_empty());
+    let usual = info(&mut it, &[]);
+    assert_eq!(titles(&usual), titles(&info(&mut it, &["default"])));
+    assert!(!titles(&usual).contains(&"Commandstats"));
+    let all = info(&mut it, &["everything"]);
+    for title in ["Server", "Clients", "Persistence", "Replication", "Commandstats", "Cluster"] {
+        assert!(titles(&all).contains(&title), "{title}");
+    }
+    assert_eq!(field(&all, "role"), "master");
+    assert!(field(&all, "used_cpu_user").parse::<f64>().expect("a number") >= 0.0);
+}
+
+#[test]
+fn memory_in_redis_terms() {
+    let server = Server::start(&["--maxmemory", "100mb"]);
+    let mut it = server.connect();
+    let () = it_set(&mut it, "big", 3_000_000);
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    let text = info(&mut it, &["memory"]);
+    let number = |name: &str| field(&text, name).parse::<f64>().expect("a number");
+    assert!(number("used_memory") > 3e6 && number("used_memory_rss") > number("used_memory"));
+    assert!(number("used_memory_peak") >= number("used_memory"));
+    assert!((number("used_memory_dataset") - 3e6).abs() < 1e5, "{text}");
+    let ratio = number("used_memory_rss") / number("allocator_allocated");
+    assert!((number("mem_fragmentation_ratio") - ratio).abs() < 0.01, "{text}");
+    assert_eq!(field(&text, "maxmemory_human"), "100.00M");
+    assert!(number("tallow_account_dataset") > 3e6);
+    // What was has its moment.
+    let () = cmd("DEL").arg("big").query(&mut it).expect("1");
+    let after = info(&mut it, &["memory"]);
+    assert_eq!(field(&after, "used_memory_peak"), field(&text, "used_memory_peak"));
+    assert!(
+        field(&after, "used_memory_peak_perc").trim_end_matches('%').parse::<f64>().unwrap() < 50.0
+    );
+}
+
+fn it_set(it: &mut Connection, key: &str, bytes: usize) {
+    cmd("SET").arg(key).arg("x".repeat(bytes)).query(it).expect("OK")
+}
+
+#[test]
+fn counts_and_their_reset() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    let () = cmd("SET").arg(&["k", "v", "EX", "1000"]).query(&mut it).expect("OK");
+    assert!(cmd("LPUSH").arg(&["k", "v"]).query::<()>(&mut it).is_err());
+    assert!(cmd("NOSUCH").query::<()>(&mut it).is_err());
+    let text = info(&mut it, &["everything"]);
+    assert_eq!(field(&text, "errorstat_WRONGTYPE"), "count=1");
+    assert!(field(&text, "cmdstat_lpush").contains("calls=1"));
+    let ttl: f64 = field(&text, "db0").rsplit('=').next().unwrap().parse().expect("a number");
+    assert!((990e3..=1000e3).contains(&ttl), "{ttl}");
+    let () = cmd("CONFIG").arg("RESETSTAT").query(&mut it).expect("OK");
+    let text = info(&mut it, &["everything"]);
+    assert!(!text.contains("errorstat_") && !text.contains("cmdstat_lpush"));
+    assert_eq!(field(&text, "total_error_replies"), "0");
+    assert_ne!(field(&text, "used_memory_peak"), "0");
+}
+
+#[test]
+fn the_configuration_is_written_back() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("a.conf");
+    std::fs::write(&path, "# mine\nmaxmemory 100mb\nhz 20\n").expect("written");
+    let server =
+        Server::start(&["--config", path.to_str().expect("text"), "--loglevel", "warning"]);
+    let mut it = server.connect();
+    let () = cmd("CONFIG").arg(&["SET", "maxmemory", "1gb"]).query(&mut it).expect("OK");
+    let () = cmd("CONFIG").arg("REWRITE").query(&mut it).expect("OK");
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    assert!(text.starts_with("# mine\nmaxmemory 1gb\nhz 20\n"), "{text}");
+    assert!(text.contains("loglevel warning\n"), "{text}");
+    let without = Server::start(&[]);
+    let error = cmd("CONFIG").arg("REWRITE").query::<()>(&mut without.connect()).unwrap_err();
+    assert!(error.to_string().contains("running without a config file"), "{error}");
+}
+
+#[test]
+fn the_other_allocator_answers_too() {
+    let server = Server::start(&["--allocator", "system"]);
+    let mut it = server.connect();
+    it_set(&mut it, "k", 6_000_000);
+    let text = info(&mut it, &["memory"]);
+    assert!(field(&text, "mem_allocator").starts_with("libc"));
+    assert!(field(&text, "used_memory").parse::<f64>().expect("a number") > 6e6);
+    for name in ["DOCTOR", "MALLOC-STATS", "PURGE"] {
+        let text: String = cmd("MEMORY").arg(name).query(&mut it).expect("a text");
+        assert!(!text.is_empty(), "{name}");
+    }
+    let help: Vec<String> = cmd("MEMORY").arg("HELP").query(&mut it).expect("lines");
+    assert!(help.iter().any(|line| line.starts_with("USAGE")));
+}
