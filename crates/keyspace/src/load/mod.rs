@@ -1,5 +1,5 @@
 //! `keyspace load`: drives any Redis-compatible server through the phases of
-//! [`churn`](crate::churn), over the wire.
+//! `churn`(crate::churn), over the wire.
 //!
 //! | phase | what happens | what to see |
 //! |---|---|---|
@@ -8,7 +8,7 @@
 //! | *healed* | active defragmentation is switched on where the server has one, beside a light load of GETs and SETs | the process shrinks too, or not |
 //!
 //! # What is done by whom
-//! The driver keeps the virtual clock of the workload and books of every key ([`books`]): it works
+//! The driver keeps the virtual clock of the workload and books of every key (`books`): it works
 //! out each request before it is sent, so the same seed sends the same requests in the same order to
 //! every server, and fragmentation is what these make of it. Expiry itself is the server's: a key
 //! whose time is over on the virtual clock is told so with a `PEXPIRE` of a millisecond, and what
@@ -16,7 +16,7 @@
 //! all keys that are to go are mapped onto a few seconds, in their order.
 //!
 //! While requests flow, a connection of its own asks for keys at a fixed pace and notes how long the
-//! answers take ([`probe`]), and another reads INFO at fixed intervals ([`monitor`]). At the end
+//! answers take (`probe`), and another reads INFO at fixed intervals (`monitor`). At the end
 //! every key that must be there is read and compared with what its hash says it holds.
 //!
 //! # Requests

@@ -1,24 +1,24 @@
 //! A server that Redis clients talk to, and that knows where each of its bytes is.
 //!
 //! It is a demo of memory: few commands, each complete, over data whose every block is in an account
-//! of [`tallow`]. What a Redis user watches (used memory, RSS, buffers, limits, expiry, eviction,
+//! of `tallow`. What a Redis user watches (used memory, RSS, buffers, limits, expiry, eviction,
 //! healing) behaves as there; where the allocator knows more, the answers have fields of their own.
 //!
 //! One thread runs everything, as in Redis: no locks, commands are atomic by nature. Work that would
 //! hold it up is cut into slices (tables, expiry, eviction, defragmentation) or done elsewhere
-//! ([`db::lazyfree`]).
+//! (`db::lazyfree`).
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`accounts`], [`buffer`] | what memory is for; growing bytes in an account |
-//! | [`config`] | redis.conf and CONFIG: one table of parameters |
-//! | [`resp`] | the protocol: requests in, replies out |
-//! | [`db`] | the data |
-//! | [`pubsub`] | who listens to what |
-//! | [`commands`] | the commands: one table, one file per family |
-//! | [`net`] | sockets, clients, the event loop and its timer |
-//! | [`info`], [`memory`] | what INFO and MEMORY say |
-//! | [`http`] | the page to look at |
+//! | `accounts`, `buffer` | what memory is for; growing bytes in an account |
+//! | `config` | redis.conf and CONFIG: one table of parameters |
+//! | `resp` | the protocol: requests in, replies out |
+//! | `db` | the data |
+//! | `pubsub` | who listens to what |
+//! | `commands` | the commands: one table, one file per family |
+//! | `net` | sockets, clients, the event loop and its timer |
+//! | `info`, `memory` | what INFO and MEMORY say |
+//! | `http` | the page to look at |
 
 pub(crate) mod accounts;
 pub(crate) mod buffer;
