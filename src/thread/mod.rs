@@ -1,10 +1,13 @@
 //! Floor 7: the thread caches, and what threads leave behind.
 //!
 //! ```text
-//!  thread-local [`Cache`]                    [`Record`], metadata, lives on
-//!  class 0: cur base end ----------------->  | lock | books | class 0 items |
-//!  class 1: cur base end ----------------->  |              | class 1 items |
-//!  ...                                       |              | ...           |
+//!  thread-local [`Cache`]       [`Record`], metadata, lives on
+//!  cur:  | class 0 | 1 | .. |   | lock | books | 16 items of class 0 | of class 1 | .. |
+//!  base: | class 0 | 1 | .. |   | many: | class 0 | class 1 | .. |
+//!  end:  | class 0 | 1 | .. |                         +--> room for all items it may have
+//!
+//!  A class's bounds lead to its 16 places in the record, or once it has earned more to
+//!  a node of its own.
 //! ```
 //!
 //! The hot path touches the cache only: pop while `cur > base`, push while
