@@ -32,8 +32,8 @@ pub(crate) struct Central {
     pub(crate) arenas: [Arena; MAX_ARENAS],
     pub(crate) large: Large,
     pub(crate) huge: Huge,
-    /// Arenas in use.
-    open: AtomicUsize,
+    /// Arenas in use besides the first.
+    further: AtomicUsize,
     contention: AtomicU32,
     pub(crate) holes: Holes,
     /// Held while holes are punched.
@@ -60,7 +60,7 @@ impl Central {
             arenas: [const { Arena { bins: [const { Bin::new() }; CLASS_COUNT] } }; MAX_ARENAS],
             large: Large::new(),
             huge: Huge::new(),
-            open: AtomicUsize::new(1),
+            further: AtomicUsize::new(0),
             contention: AtomicU32::new(0),
             holes: Holes {
                 pages: AtomicUsize::new(0),
@@ -75,17 +75,19 @@ impl Central {
     #[inline]
     pub(crate) fn arena_of(&self, ordinal: usize) -> usize {
         // Relaxed: any value ever stored is a fine answer.
-        ordinal % self.open.load(Ordering::Relaxed)
+        ordinal % (self.further.load(Ordering::Relaxed) + 1)
     }
 
     #[cold]
     fn contended(&self) {
         // Relaxed: counts only.
         let n = self.contention.fetch_add(1, Ordering::Relaxed) + 1;
-        let open = self.open.load(Ordering::Relaxed);
-        if n.is_multiple_of(CONTENTION_LIMIT) && open < SETTINGS.arenas().min(os::processors()) {
+        let further = self.further.load(Ordering::Relaxed);
+        let most = SETTINGS.arenas().min(os::processors());
+        if n.is_multiple_of(CONTENTION_LIMIT) && further + 1 < most {
+            let more = further + 1;
             let _ =
-                self.open.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed);
+                self.further.compare_exchange(further, more, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

@@ -4,6 +4,8 @@
 //! became dirty in it; a page's right to stay falls along a smoothstep curve
 //! from 1 to 0 over the decay time. The sum over the epochs is the limit.
 
+use crate::config::DECAY_MS;
+
 /// Epochs to a decay time.
 pub(crate) const EPOCHS: usize = 64;
 /// 1.0 of the curve.
@@ -26,11 +28,19 @@ const fn curve() -> [u64; EPOCHS] {
     out
 }
 
+/// When pages go.
+#[derive(Debug)]
+enum Time {
+    /// Within [`DECAY_MS`]. All zero, so that the allocator's statics are.
+    Usual,
+    Within(u64),
+    Never,
+}
+
 /// The decay clock of the page heap.
 #[derive(Debug)]
 pub(crate) struct Decay {
-    /// `None`: nothing decays.
-    time_ms: Option<u64>,
+    time: Time,
     /// Start of the running epoch; 0 before the first tick.
     since_ms: u64,
     /// Dirty pages when the last epoch ended, after purging.
@@ -40,9 +50,18 @@ pub(crate) struct Decay {
 }
 
 impl Decay {
-    /// Pages go within `time_ms`; `Some(0)` is the page heap's business.
-    pub(crate) const fn new(time_ms: Option<u64>) -> Self {
-        Self { time_ms, since_ms: 0, seen_pages: 0, backlog: [0; EPOCHS] }
+    /// Pages go within [`DECAY_MS`].
+    pub(crate) const fn usual() -> Self {
+        Self::with(Time::Usual)
+    }
+
+    /// Pages go within `time_ms`, or never; `Some(0)` is the page heap's business.
+    pub(crate) fn new(time_ms: Option<u64>) -> Self {
+        Self::with(time_ms.map_or(Time::Never, Time::Within))
+    }
+
+    const fn with(time: Time) -> Self {
+        Self { time, since_ms: 0, seen_pages: 0, backlog: [0; EPOCHS] }
     }
 
     /// Moves the clock to `now_ms` and returns how many of the `dirty_pages`
@@ -51,7 +70,7 @@ impl Decay {
         if self.since_ms == 0 {
             self.since_ms = now_ms.max(1);
         }
-        let epoch_ms = (self.time_ms? / EPOCHS as u64).max(1);
+        let epoch_ms = (self.time_ms()? / EPOCHS as u64).max(1);
         let ended = now_ms.saturating_sub(self.since_ms) / epoch_ms;
         if ended == 0 {
             return None;
@@ -68,7 +87,11 @@ impl Decay {
     }
 
     pub(crate) fn time_ms(&self) -> Option<u64> {
-        self.time_ms
+        match self.time {
+            Time::Usual => Some(DECAY_MS),
+            Time::Within(ms) => Some(ms),
+            Time::Never => None,
+        }
     }
 
     /// Everything was purged: nothing is owed.

@@ -28,7 +28,7 @@ mod huge;
 mod purge;
 
 use crate::config::{
-    DECAY_MS, HUGE_PAGE_BYTES, LG_PAGE, MAX_SEGMENTS, PAGE_BYTES, RESERVE_SEGMENTS, SEGMENT_BYTES,
+    HUGE_PAGE_BYTES, LG_PAGE, MAX_SEGMENTS, PAGE_BYTES, RESERVE_SEGMENTS, SEGMENT_BYTES,
     SEGMENT_PAGES,
 };
 use crate::lock::Lock;
@@ -129,7 +129,7 @@ impl PageHeap {
                     table_bytes: 0,
                 },
                 advised: 0,
-                decay: Decay::new(Some(DECAY_MS)),
+                decay: Decay::usual(),
             }),
         }
     }

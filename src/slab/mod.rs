@@ -407,7 +407,12 @@ impl<P: Protocol> Slab<P> {
         // Neighbours may share a cache line, the regions of two words never do: so
         // threads that take turns begin in words of their own.
         let turns = last != 0 && last != who.into() && !region.is_multiple_of(CACHE_LINE_BYTES);
-        let mut w = ((hint & ((1 << LG_WHO) - 1)) as usize + usize::from(turns)) % words.len();
+        // Otherwise from the first on: what is live stays close together, and pages
+        // behind it stay untouched.
+        let mut w = if turns { (hint & ((1 << LG_WHO) - 1)) as usize + 1 } else { 0 };
+        if w >= words.len() {
+            w = 0;
+        }
         let (mut left, mut looked, mut refaults) = (n, 0, 0);
         loop {
             let mut got = take_bits(&words[w], left, P::TAKE_BITS);

@@ -17,9 +17,10 @@ use heap::defrag::{Options, Pass};
 use heap::raw;
 use std::sync::{Mutex, PoisonError};
 
-static PASS: Mutex<Option<Pass>> = Mutex::new(None);
+/// Boxed: the library's data are in every program's memory.
+static PASS: Mutex<Option<Box<Pass>>> = Mutex::new(None);
 
-fn with_pass<R>(f: impl FnOnce(&mut Option<Pass>) -> R) -> R {
+fn with_pass<R>(f: impl FnOnce(&mut Option<Box<Pass>>) -> R) -> R {
     f(&mut PASS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -32,7 +33,7 @@ pub extern "C" fn tallow_defrag_begin() -> usize {
         *pass = None;
         let planned = Pass::begin(Options::default());
         let gain = planned.predicted().released_bytes as usize;
-        *pass = (gain > 0).then_some(planned);
+        *pass = (gain > 0).then(|| Box::new(planned));
         gain
     })
 }
