@@ -2,6 +2,7 @@
 //! step; and with a system that refuses.
 
 use super::*;
+use crate::config::DECAY_MS;
 use crate::bits::PageSet;
 use crate::os::fake::{failing_after, failing_at};
 use quickcheck::{Arbitrary, Gen, QuickCheck};

@@ -406,7 +406,7 @@ impl<P: Protocol> Slab<P> {
         let last = hint >> LG_WHO;
         // Neighbours may share a cache line, the regions of two words never do: so
         // threads that take turns begin in words of their own.
-        let turns = last != 0 && last != who.into() && !region.is_multiple_of(CACHE_LINE_BYTES);
+        let turns = last != 0 && last != u32::from(who) && !region.is_multiple_of(CACHE_LINE_BYTES);
         // Otherwise from the first on: what is live stays close together, and pages
         // behind it stay untouched.
         let mut w = if turns { (hint & ((1 << LG_WHO) - 1)) as usize + 1 } else { 0 };

@@ -29,7 +29,7 @@ struct Cli {
     /// Only workloads with this in their names.
     #[arg(long, value_name = "SUBSTRING")]
     only: Option<String>,
-    /// Only these allocators [default: all]
+    /// Only these allocators [default: all but `floor`]
     #[arg(long, value_enum, value_delimiter = ',', hide_default_value = true)]
     allocators: Vec<Allocator>,
     /// Only these numbers of threads, of those that a workload is made for.
@@ -144,7 +144,11 @@ fn jobs(cli: &Cli) -> Vec<Job> {
 /// Builds the workers; the allocators of those that can be run.
 fn built(cli: &Cli, workers: &Workers) -> Vec<Allocator> {
     let wanted = Allocator::value_variants();
-    let chosen = |a: &Allocator| cli.allocators.is_empty() || cli.allocators.contains(a);
+    let usual = |a: &Allocator| a.is_peer() || *a == Allocator::Tallow;
+    let chosen = |a: &Allocator| match cli.allocators.is_empty() {
+        true => usual(a),
+        false => cli.allocators.contains(a),
+    };
     let ready = |&allocator: &Allocator| {
         if cli.no_build {
             return workers.exists(allocator);

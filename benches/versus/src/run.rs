@@ -2,7 +2,7 @@
 
 use crate::child::Sample;
 use crate::summary::{Cell, Report, Row};
-use crate::workloads::Workload;
+use crate::workloads::{Group, Workload};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub enum Allocator {
     MimallocPprof,
     /// What the C library has.
     System,
+    /// Free lists and nothing else, for one thread: no allocator, but what is left of a row
+    /// without one. Run if it is asked for, on the rows of `micro`; nobody's peer.
+    Floor,
 }
 
 impl Allocator {
@@ -47,7 +50,19 @@ impl Allocator {
             Self::RustyAlloc => "rusty_alloc",
             Self::MimallocPprof => "mimalloc_pprof",
             Self::System => "system",
+            Self::Floor => "floor",
         }
+    }
+
+    /// Whether it is compared with Tallow, and run without being asked for.
+    #[must_use]
+    pub fn is_peer(self) -> bool {
+        !matches!(self, Self::Tallow | Self::Floor)
+    }
+
+    /// Whether it can run such workloads.
+    fn takes(self, group: Group) -> bool {
+        self != Self::Floor || group == Group::Micro
     }
 
     /// Whether it needs a lock file of its own.
@@ -201,7 +216,7 @@ pub fn run(
             let places = (0..allocators.len()).map(|i| (i + round) % allocators.len());
             for place in places {
                 let cell = &mut row.cells[place];
-                if cell.failure.is_none() {
+                if cell.failure.is_none() && cell.allocator.takes(row.group) {
                     take_turn(workers, cell, job, settings);
                 }
             }

@@ -109,10 +109,10 @@ impl Row {
         self.cells.iter().find(|cell| cell.allocator == allocator)?.median(metric)
     }
 
-    /// The best of the others than Tallow, and what it has.
+    /// The best peer, and what it has.
     #[must_use]
     pub fn best_peer(&self, metric: Metric) -> Option<(Allocator, f64)> {
-        let peers = self.cells.iter().filter(|cell| cell.allocator != Allocator::Tallow);
+        let peers = self.cells.iter().filter(|cell| cell.allocator.is_peer());
         peers
             .filter_map(|cell| Some((cell.allocator, cell.median(metric)?)))
             .min_by(|(_, a), (_, b)| a.total_cmp(b))

@@ -42,6 +42,7 @@ fn metric_row(row: &Row, metric: Metric) -> Vec<String> {
     let mut line = vec![row.name.clone(), unit];
     line.extend(row.cells.iter().map(|cell| match cell.median(metric) {
         Some(value) => figure(metric, value),
+        None if cell.failure.is_none() => "-".to_owned(),
         None => "failed".to_owned(),
     }));
     line.push(or_dash(row.best_peer(metric).map(|(peer, _)| peer)));
