@@ -20,6 +20,9 @@
 //!
 //! [`design`] says what was decided, and on what measurement.
 
+// Models use a part of each module.
+#![cfg_attr(loom, allow(dead_code, unused_imports, unused_macros))]
+
 #[cfg(not(unix))]
 compile_error!("tallow needs a unix system: memory is taken by mmap and given back by madvise");
 #[cfg(not(target_pointer_width = "64"))]
@@ -36,6 +39,8 @@ mod ceiling;
 mod lock;
 #[cfg(not(loom))]
 mod os;
+#[cfg(loom)]
+use model::os;
 #[cfg(not(loom))]
 mod settings;
 // Floor 2
@@ -82,6 +87,8 @@ mod stats;
 
 #[cfg(all(test, not(loom)))]
 mod faults;
+#[cfg(loom)]
+mod model;
 #[cfg(not(loom))]
 mod face {
     pub use crate::account::{Account, AccountStats, In, Purpose, accounts};

@@ -6,13 +6,13 @@
 //! word: 0 free, 1 held, 2 held with waiters; it spins briefly, then waits in
 //! the kernel. It is never held while user code runs.
 
-use crate::sync::{AtomicU32, Cell, Ordering, const_unless_loom, spin};
+use crate::os::{wait, wake_one};
+use crate::sync::{AtomicU32, Cell, Ordering, SPINS, const_unless_loom, spin};
 use core::ops::{Deref, DerefMut};
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
 const WAITED: u32 = 2;
-const SPINS: u32 = 64;
 
 /// A value that one thread at a time may use.
 pub(crate) struct Lock<T> {
@@ -96,15 +96,6 @@ impl<T> Lock<T> {
         self.value.with_mut(|v| unsafe { &mut *v })
     }
 }
-
-#[cfg(not(loom))]
-use crate::os::{wait, wake_one};
-#[cfg(loom)]
-fn wait(_: &AtomicU32, _: u32) {
-    spin();
-}
-#[cfg(loom)]
-fn wake_one(_: &AtomicU32) {}
 
 /// The right to use the value, until it is dropped.
 pub(crate) struct Guard<'a, T> {

@@ -27,6 +27,9 @@ mod imp {
         }
     }
 
+    /// Looks at a lock that is held before a thread goes to sleep.
+    pub(crate) const SPINS: u32 = 64;
+
     pub(crate) fn spin() {
         core::hint::spin_loop();
     }
@@ -69,6 +72,9 @@ mod imp {
             self.0.with_mut(f)
         }
     }
+
+    /// None: it would only make executions longer.
+    pub(crate) const SPINS: u32 = 0;
 
     pub(crate) fn spin() {
         loom::thread::yield_now();

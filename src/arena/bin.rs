@@ -12,7 +12,7 @@
 //!   that crossed a line has settled it), or evacuating and in that list.
 //! - B2: `counts` are the lengths of the lists, and of the full ones.
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 mod model;
 
 use crate::class::Class;

@@ -51,7 +51,7 @@ use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, spin};
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-/// The orderings that the protocol stands on. The models run the code with
+/// The orderings and steps that the protocol stands on. The models run the code with
 /// weaker ones to show that they would notice.
 pub(crate) trait Protocol {
     /// Of putting bits back: what the last owner wrote happens before.
@@ -60,6 +60,13 @@ pub(crate) trait Protocol {
     const TAKE_BITS: Ordering = Ordering::Acquire;
     /// Of lowering the count: the one who sees 0 sees all returns (L2).
     const RETURN_COUNT: Ordering = Ordering::AcqRel;
+
+    /// Puts `next` in the place of `seen`, unless the header is another by now.
+    #[inline(always)]
+    fn exchange(header: &AtomicU64, seen: Header, next: Header) -> Result<u64, u64> {
+        // AcqRel: as for the count, of which this is the other half.
+        header.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire)
+    }
 
     /// Regions of a slab with that tag. From the tag and not from the slab: who
     /// holds no region of a slab may find its header recycled at any moment.
@@ -138,6 +145,11 @@ impl Header {
 
     pub(crate) fn tag(self) -> Tag {
         Tag((self.0 >> 24) as u16)
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn word(self) -> u64 {
+        self.0
     }
 
     fn with_state(self, state: State) -> Self {
@@ -348,9 +360,7 @@ impl<P: Protocol> Slab<P> {
                 return None;
             }
             let next = seen.with_state(to(seen));
-            // AcqRel: as for the count, of which this is the other half.
-            match self.header.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire)
-            {
+            match P::exchange(&self.header, seen, next) {
                 Ok(_) => return Some(seen),
                 Err(now) => seen = Header(now),
             }

@@ -34,6 +34,32 @@ fn pages_of(offset: usize, region: usize) -> u64 {
     mask(first, end - first)
 }
 
+/// What a puncher holds.
+pub(crate) struct Held {
+    /// Regions, by word.
+    regions: [u64; MAX_WORDS],
+    /// By how much it has raised the count.
+    counted: u32,
+    /// Pages of which it holds all regions.
+    pages: u64,
+}
+
+impl Held {
+    /// Has `purge(first, pages)` purge each run of the pages; returns those for which
+    /// it could.
+    pub(crate) fn purge(&self, mut purge: impl FnMut(usize, usize) -> bool) -> u64 {
+        let (mut done, mut rest) = (0, self.pages);
+        while rest != 0 {
+            let first = rest.trailing_zeros() as usize;
+            let pages = (!(rest >> first)).trailing_zeros() as usize;
+            let run = mask(first, pages);
+            rest &= !run;
+            done |= if purge(first, pages) { run } else { 0 };
+        }
+        done
+    }
+}
+
 impl<P: Protocol> Slab<P> {
     /// Strikes out the pages that the regions `bits` of word `w` touch; returns
     /// how many were noted as punched.
@@ -77,13 +103,22 @@ impl<P: Protocol> Slab<P> {
     pub(crate) fn punch(
         &self,
         class: Class,
-        mut purge: impl FnMut(usize, usize) -> bool,
+        purge: impl FnMut(usize, usize) -> bool,
         book: impl FnOnce(u32),
     ) -> Result<(u32, After), Corruption> {
+        let held = self.hold_free_pages(class);
+        let done = held.purge(purge);
+        self.note_punched(done);
+        book(done.count_ones());
+        Ok((done.count_ones(), self.hand_back(&held)?))
+    }
+
+    /// Claims all regions of each page on which none is live.
+    pub(crate) fn hold_free_pages(&self, class: Class) -> Held {
         let unit_pages = unit_pages();
         let region = class.info().region_bytes as usize;
         let used_pages = (region * usize::from(self.capacity)).div_ceil(PAGE_BYTES);
-        let (mut mine, mut counted, mut ours) = ([0; MAX_WORDS], 0, 0u64);
+        let mut held = Held { regions: [0; MAX_WORDS], counted: 0, pages: 0 };
         for page in (0..used_pages).step_by(unit_pages) {
             let unit = mask(page, unit_pages);
             // Relaxed: only punchers set bits, and the lock lets one at a time.
@@ -91,28 +126,31 @@ impl<P: Protocol> Slab<P> {
                 let first = page * PAGE_BYTES / region;
                 let end = ((page + unit_pages) * PAGE_BYTES).div_ceil(region);
                 let end = end.min(usize::from(self.capacity));
-                let (n, whole) = self.take_range(first, end, &mut mine);
-                counted += n;
-                ours |= if whole { unit } else { 0 };
+                let (n, whole) = self.take_range(first, end, &mut held.regions);
+                held.counted += n;
+                held.pages |= if whole { unit } else { 0 };
             }
         }
-        let (mut done, mut rest) = (0, ours);
-        while rest != 0 {
-            let first = rest.trailing_zeros() as usize;
-            let pages = (!(rest >> first)).trailing_zeros() as usize;
-            let run = mask(first, pages);
-            rest &= !run;
-            done |= if purge(first, pages) { run } else { 0 };
-        }
-        // Before the bits come back (L4); whoever takes one sees this.
-        self.punched.fetch_or(done, Ordering::Relaxed);
-        book(done.count_ones());
-        for (w, &bits) in mine.iter().enumerate().filter(|(_, bits)| **bits != 0) {
+        held
+    }
+
+    /// Notes pages as punched: before their regions are handed back, so that whoever
+    /// takes one sees it (L4).
+    pub(crate) fn note_punched(&self, pages: u64) {
+        // Relaxed: the bits, which come back behind it, carry it along.
+        self.punched.fetch_or(pages, Ordering::Relaxed);
+    }
+
+    /// Returns what was held.
+    pub(crate) fn hand_back(&self, held: &Held) -> Result<After, Corruption> {
+        for (w, &bits) in held.regions.iter().enumerate().filter(|(_, bits)| **bits != 0) {
             self.put(w, bits, Company::Others)?;
         }
-        let after =
-            if counted > 0 { self.lower(counted, Company::Others)? } else { After::Nothing };
-        Ok((done.count_ones(), after))
+        if held.counted > 0 {
+            self.lower(held.counted, Company::Others)
+        } else {
+            Ok(After::Nothing)
+        }
     }
 
     /// Claims the regions `first..end`, if all of them are free or in `mine`
@@ -167,6 +205,13 @@ impl<P: Protocol> Slab<P> {
                 Err(now) => seen = Header(now),
             }
         }
+    }
+
+    /// Whether the region's pages are noted as punched.
+    #[cfg(loom)]
+    pub(crate) fn is_punched(&self, class: Class, index: usize) -> bool {
+        let region = class.info().region_bytes as usize;
+        self.punched.load(Ordering::Relaxed) & pages_of(index * region, region) != 0
     }
 
     /// Whether no region is taken on any page that is noted as punched.

@@ -1,0 +1,64 @@
+//! What the loom models have in common: bounds, counting, and the line that each
+//! prints for `ci/loom.sh`. `docs/loom.md` lists the models and their twins.
+
+pub(crate) mod os;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Preemptions of one execution that are explored, unless a model says otherwise:
+/// more than are needed for any bug that has been found by a model.
+pub(crate) const PREEMPTIONS: usize = 3;
+
+/// Runs `f` in every order, and with every value that a load may return, up to
+/// `preemptions` preemptions.
+fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) -> (usize, Option<String>) {
+    // Not loom's: it counts executions, and must outlive each of them.
+    let count = Arc::new(AtomicUsize::new(0));
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 10_000;
+    let counted = {
+        let count = count.clone();
+        move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            f();
+        }
+    };
+    let failure = catch_unwind(AssertUnwindSafe(|| builder.check(counted))).err();
+    (count.load(Ordering::Relaxed), failure.map(|why| text(&*why)))
+}
+
+fn text(why: &(dyn Any + Send)) -> String {
+    let text = why.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| why.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+}
+
+fn report(name: &str, preemptions: usize, count: usize, result: &str) {
+    println!("\nloom-model\t{name}\t{preemptions}\t{count}\t{result}");
+}
+
+/// Checks a model of the shipped code.
+pub(crate) fn model(name: &str, f: impl Fn() + Sync + Send + 'static) {
+    model_with(name, PREEMPTIONS, f);
+}
+
+/// As [`model`], with another bound.
+pub(crate) fn model_with(name: &str, preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
+    let (count, failure) = explore(preemptions, f);
+    assert!(failure.is_none(), "{name}: after {count} executions: {}", failure.unwrap_or_default());
+    report(name, preemptions, count, "holds");
+}
+
+/// Checks that a weakened twin of a model fails, and that it does so for the reason
+/// that is `expected`.
+pub(crate) fn twin(name: &str, expected: &str, f: impl Fn() + Sync + Send + 'static) {
+    let (count, failure) = explore(PREEMPTIONS, f);
+    let Some(failure) = failure else {
+        panic!("{name}: no failure in {count} executions, but \"{expected}\" is expected");
+    };
+    assert!(failure.contains(expected), "{name}: expected \"{expected}\", but: {failure}");
+    report(name, PREEMPTIONS, count, &format!("fails as expected: {expected}"));
+}

@@ -1,0 +1,117 @@
+//! The door of the loom models, in place of all of `os`: address space is real, but
+//! nothing else leaves the process, and purging tells the model.
+
+use crate::config::PAGE_BYTES;
+use crate::error::Corruption;
+use crate::sync::{AtomicU32, Ordering};
+use core::ffi::{CStr, c_void};
+use core::ptr::NonNull;
+use memmap2::MmapOptions;
+use std::cell::{Cell, RefCell};
+
+loom::lazy_static! {
+    /// Where all sleepers sleep, whatever they wait for.
+    static ref SLEEPERS: (loom::sync::Mutex<()>, loom::sync::Condvar) =
+        (loom::sync::Mutex::new(()), loom::sync::Condvar::new());
+}
+
+// Of the thread that runs a model; loom's threads are coroutines on it.
+thread_local! {
+    static BARRIERS: Cell<bool> = const { Cell::new(true) };
+    static ON_PURGE: RefCell<Option<Box<dyn Fn(usize, usize)>>> = const { RefCell::new(None) };
+}
+
+/// Has `f(address, bytes)` called where the system would take memory back.
+pub(crate) fn on_purge(f: impl Fn(usize, usize) + 'static) {
+    ON_PURGE.with(|it| *it.borrow_mut() = Some(Box::new(f)));
+}
+
+/// Has [`barrier_everywhere`] say that it was one, and do nothing.
+pub(crate) fn without_barriers() {
+    BARRIERS.with(|it| it.set(false));
+}
+
+/// As in the shipped door, of which the kernel keeps this promise: a waiter sleeps only
+/// while the word is what it saw, and whoever wakes after a change finds it.
+pub(crate) fn wait(word: &AtomicU32, seen: u32) {
+    let (lock, sleepers) = &*SLEEPERS;
+    let guard = lock.lock().unwrap();
+    if word.load(Ordering::Relaxed) == seen {
+        drop(sleepers.wait(guard).unwrap());
+    }
+}
+
+pub(crate) fn wake_one(_: &AtomicU32) {
+    let (lock, sleepers) = &*SLEEPERS;
+    drop(lock.lock().unwrap());
+    // More may wake than must: a waiter looks again.
+    sleepers.notify_all();
+}
+
+pub(crate) fn barrier_everywhere() -> bool {
+    if BARRIERS.with(Cell::get) {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
+    true
+}
+
+pub(crate) fn expect_barriers() {}
+
+pub(crate) fn page_bytes() -> usize {
+    PAGE_BYTES
+}
+
+/// Real memory, which stays until the process ends or [`release`].
+pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    let mut map = MmapOptions::new().len(bytes + align).no_reserve_swap().map_anon().ok()?;
+    let base = map.as_mut_ptr();
+    let address = base.expose_provenance();
+    core::mem::forget(map);
+    NonNull::new(base.wrapping_add(address.next_multiple_of(align) - address))
+}
+
+/// # Safety
+/// As in the shipped door.
+pub(crate) unsafe fn release(_: NonNull<u8>, _: usize) -> bool {
+    true
+}
+
+/// # Safety
+/// As in the shipped door.
+pub(crate) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> bool {
+    ON_PURGE.with(|it| it.borrow().as_ref().map(|f| f(at.addr().get(), bytes)));
+    true
+}
+
+/// # Safety
+/// As in the shipped door.
+pub(crate) unsafe fn advise_huge_pages(_: NonNull<u8>, _: usize, _: bool) -> bool {
+    false
+}
+
+/// # Safety
+/// As in the shipped door.
+pub(crate) unsafe fn populate(_: NonNull<u8>, _: usize) -> bool {
+    false
+}
+
+pub(crate) fn now_ms() -> u64 {
+    1
+}
+
+/// A thread of a model ends its caching itself.
+pub(crate) fn arm_exit_hook(_: unsafe extern "C" fn(*mut c_void), _: NonNull<c_void>) -> bool {
+    true
+}
+
+pub(crate) fn environment(_: &CStr) -> Option<&'static [u8]> {
+    None
+}
+
+pub(crate) fn write_stderr(bytes: &[u8]) {
+    eprint!("{}", String::from_utf8_lossy(bytes));
+}
+
+pub(crate) fn abort(what: Corruption) -> ! {
+    panic!("aborts: {what}")
+}
