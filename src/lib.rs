@@ -41,18 +41,14 @@ mod lock;
 mod os;
 #[cfg(loom)]
 use model::os;
-#[cfg(not(loom))]
 mod settings;
 // Floor 2
 mod class;
 
 // Floor 3
-#[cfg(not(loom))]
 mod meta;
-#[cfg(not(loom))]
 mod segment;
 // Floor 4
-#[cfg(not(loom))]
 mod pages;
 // Floor 5
 mod slab;

@@ -8,38 +8,65 @@
 
 use crate::os::{wait, wake_one};
 use crate::sync::{AtomicU32, Cell, Ordering, SPINS, const_unless_loom, spin};
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
+
+#[cfg(all(test, loom))]
+mod model;
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
 const WAITED: u32 = 2;
 
+/// The orderings and the step that the lock stands on. The models run it with weaker
+/// ones to show that they would notice.
+pub(crate) trait Strength {
+    /// Of taking it,
+    const TAKE: Ordering = Ordering::Acquire;
+    /// and of letting go: what one holder wrote happens before the next.
+    const LET_GO: Ordering = Ordering::Release;
+    /// How a waiter leaves word that there is one.
+    const WAITED: u32 = WAITED;
+}
+
+/// The lock as it is shipped.
+pub(crate) struct Shipped;
+impl Strength for Shipped {}
+
 /// A value that one thread at a time may use.
-pub(crate) struct Lock<T> {
+pub(crate) struct Lock<T, S = Shipped> {
     word: AtomicU32,
     value: Cell<T>,
+    strength: PhantomData<S>,
 }
 
 // SAFETY: the value is reached through a guard only, one at a time.
-unsafe impl<T: Send> Sync for Lock<T> {}
+unsafe impl<T: Send, S> Sync for Lock<T, S> {}
 
 impl<T> Lock<T> {
     const_unless_loom! {
         pub(crate) fn new(value: T) -> Lock<T> {
-            Lock { word: AtomicU32::new(FREE), value: Cell::new(value) }
+            Lock { word: AtomicU32::new(FREE), value: Cell::new(value), strength: PhantomData }
         }
+    }
+}
+
+impl<T, S: Strength> Lock<T, S> {
+    #[cfg(loom)]
+    pub(crate) fn of_strength(value: T) -> Self {
+        Self { word: AtomicU32::new(FREE), value: Cell::new(value), strength: PhantomData }
     }
 
     /// Waits for the lock. May block; never allocates.
     #[inline]
-    pub(crate) fn lock(&self) -> Guard<'_, T> {
+    pub(crate) fn lock(&self) -> Guard<'_, T, S> {
         self.raw_lock();
         Guard { lock: self }
     }
 
     /// Takes the lock if nobody holds it.
     #[inline]
-    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T, S>> {
         // Not `then_some`: a guard made in vain would unlock when it is dropped.
         self.try_raw().then(|| Guard { lock: self })
     }
@@ -47,7 +74,7 @@ impl<T> Lock<T> {
     #[inline]
     fn try_raw(&self) -> bool {
         // Acquire pairs with the Release in `raw_unlock`.
-        self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        self.word.compare_exchange(FREE, HELD, S::TAKE, Ordering::Relaxed).is_ok()
     }
 
     /// Takes the lock without a guard, for the fork handlers.
@@ -68,8 +95,8 @@ impl<T> Lock<T> {
             }
         }
         // Acquire as in `try_raw`.
-        while self.word.swap(WAITED, Ordering::Acquire) != FREE {
-            wait(&self.word, WAITED);
+        while self.word.swap(S::WAITED, S::TAKE) != FREE {
+            wait(&self.word, S::WAITED);
         }
     }
 
@@ -81,7 +108,7 @@ impl<T> Lock<T> {
     #[inline]
     pub(crate) unsafe fn raw_unlock(&self) {
         // Release pairs with the Acquire of the next holder.
-        if self.word.swap(FREE, Ordering::Release) == WAITED {
+        if self.word.swap(FREE, S::LET_GO) == WAITED {
             wake_one(&self.word);
         }
     }
@@ -98,11 +125,11 @@ impl<T> Lock<T> {
 }
 
 /// The right to use the value, until it is dropped.
-pub(crate) struct Guard<'a, T> {
-    lock: &'a Lock<T>,
+pub(crate) struct Guard<'a, T, S: Strength = Shipped> {
+    lock: &'a Lock<T, S>,
 }
 
-impl<T> Deref for Guard<'_, T> {
+impl<T, S: Strength> Deref for Guard<'_, T, S> {
     type Target = T;
     #[inline]
     fn deref(&self) -> &T {
@@ -111,7 +138,7 @@ impl<T> Deref for Guard<'_, T> {
     }
 }
 
-impl<T> DerefMut for Guard<'_, T> {
+impl<T, S: Strength> DerefMut for Guard<'_, T, S> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and the guard is borrowed mutably.
@@ -119,7 +146,7 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-impl<T> Drop for Guard<'_, T> {
+impl<T, S: Strength> Drop for Guard<'_, T, S> {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: this guard held the lock and is gone now.

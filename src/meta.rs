@@ -10,6 +10,7 @@
 
 use crate::lock::Lock;
 use crate::os;
+use crate::sync::const_unless_loom;
 use core::ptr::{self, NonNull};
 
 const CHUNK_BYTES: usize = 256 << 10;
@@ -56,16 +57,18 @@ pub(crate) struct MetaBytes {
 }
 
 impl Meta {
-    pub(crate) const fn new() -> Self {
-        let none = Kind { bytes: 0, free: ptr::null_mut() };
-        Self {
-            state: Lock::new(State {
-                at: ptr::null_mut(),
-                left: 0,
-                mapped: 0,
-                used: 0,
-                kinds: [none; KINDS],
-            }),
+    const_unless_loom! {
+        pub(crate) fn new() -> Meta {
+            let none = Kind { bytes: 0, free: ptr::null_mut() };
+            Meta {
+                state: Lock::new(State {
+                    at: ptr::null_mut(),
+                    left: 0,
+                    mapped: 0,
+                    used: 0,
+                    kinds: [none; KINDS],
+                }),
+            }
         }
     }
 

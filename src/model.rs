@@ -24,6 +24,7 @@ fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) -> (usize, 
         let count = count.clone();
         move || {
             count.fetch_add(1, Ordering::Relaxed);
+            os::begin();
             f();
         }
     };

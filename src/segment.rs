@@ -25,7 +25,8 @@ use crate::config::{
     HUGE_PAGE_BYTES, LG_ADDRESS, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES,
 };
 use crate::os;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::Ordering;
+use crate::sync::unwatched::{AtomicU64, AtomicUsize};
 use core::ptr::{self, NonNull};
 use static_assertions::const_assert;
 

@@ -8,7 +8,8 @@
 use crate::config::{DECAY_MS, MAGAZINE_BYTES, MAX_ARENAS};
 use crate::error::Line;
 use crate::os;
-use crate::sync::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use crate::sync::Ordering;
+use crate::sync::unwatched::{AtomicBool, AtomicU8, AtomicUsize};
 use core::ffi::CStr;
 use core::fmt::{self, Write as _};
 use core::time::Duration;

@@ -8,7 +8,7 @@
 mod imp {
     use core::cell::UnsafeCell;
     pub(crate) use core::sync::atomic::{
-        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
     };
 
     /// A cell whose accesses loom can watch; here it is a plain one.
@@ -81,6 +81,12 @@ mod imp {
     }
 
     pub(crate) fn prefetch<T>(_: *const T) {}
+}
+
+/// Atomics that loom does not watch: of numbers that order nothing, and of memory that
+/// begins as zeros, which are none of loom's.
+pub(crate) mod unwatched {
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 }
 
 /// The atomics that a program's own data may hold.

@@ -6,7 +6,7 @@ use crate::error::Corruption;
 use crate::sync::{AtomicU32, Ordering};
 use core::ffi::{CStr, c_void};
 use core::ptr::NonNull;
-use memmap2::MmapOptions;
+use memmap2::{MmapMut, MmapOptions};
 use std::cell::{Cell, RefCell};
 
 loom::lazy_static! {
@@ -17,8 +17,14 @@ loom::lazy_static! {
 
 // Of the thread that runs a model; loom's threads are coroutines on it.
 thread_local! {
+    static RESERVED: RefCell<Vec<MmapMut>> = const { RefCell::new(Vec::new()) };
     static BARRIERS: Cell<bool> = const { Cell::new(true) };
     static ON_PURGE: RefCell<Option<Box<dyn Fn(usize, usize)>>> = const { RefCell::new(None) };
+}
+
+/// Begins an execution: what the one before has reserved goes.
+pub(super) fn begin() {
+    RESERVED.with(|it| it.borrow_mut().clear());
 }
 
 /// Has `f(address, bytes)` called where the system would take memory back.
@@ -61,19 +67,20 @@ pub(crate) fn page_bytes() -> usize {
     PAGE_BYTES
 }
 
-/// Real memory, which stays until the process ends or [`release`].
+/// Real memory, which stays until the execution ends.
 pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let mut map = MmapOptions::new().len(bytes + align).no_reserve_swap().map_anon().ok()?;
     let base = map.as_mut_ptr();
     let address = base.expose_provenance();
-    core::mem::forget(map);
+    RESERVED.with(|it| it.borrow_mut().push(map));
     NonNull::new(base.wrapping_add(address.next_multiple_of(align) - address))
 }
 
 /// # Safety
 /// As in the shipped door.
-pub(crate) unsafe fn release(_: NonNull<u8>, _: usize) -> bool {
-    true
+pub(crate) unsafe fn release(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the caller's promise, which is more than is needed.
+    unsafe { purge(at, bytes) }
 }
 
 /// # Safety

@@ -25,6 +25,8 @@
 
 pub(crate) mod decay;
 mod huge;
+#[cfg(all(test, loom))]
+mod model;
 mod purge;
 
 use crate::config::{
@@ -36,6 +38,7 @@ use crate::meta::Meta;
 use crate::os;
 use crate::segment::{Segment, SegmentPages, header_pages};
 use crate::settings::{HugePages, SETTINGS};
+use crate::sync::const_unless_loom;
 use core::ptr::{self, NonNull};
 use decay::Decay;
 
@@ -109,28 +112,30 @@ pub(crate) struct PageHeap {
 }
 
 impl PageHeap {
-    pub(crate) const fn new() -> Self {
-        Self {
-            state: Lock::new(State {
-                segments: ptr::null_mut(),
-                sets: ptr::null_mut(),
-                meta: Meta::new(),
-                free_hint: ptr::null_mut(),
-                dirty_hint: ptr::null_mut(),
-                len: 0,
-                spare: [ptr::null_mut(); RESERVE_SEGMENTS],
-                books: PageBooks {
-                    segments: 0,
-                    spare_segments: 0,
-                    header_pages: 0,
-                    free_pages: 0,
-                    dirty_pages: 0,
-                    purging_pages: 0,
-                    table_bytes: 0,
-                },
-                advised: 0,
-                decay: Decay::usual(),
-            }),
+    const_unless_loom! {
+        pub(crate) fn new() -> PageHeap {
+            PageHeap {
+                state: Lock::new(State {
+                    segments: ptr::null_mut(),
+                    sets: ptr::null_mut(),
+                    meta: Meta::new(),
+                    free_hint: ptr::null_mut(),
+                    dirty_hint: ptr::null_mut(),
+                    len: 0,
+                    spare: [ptr::null_mut(); RESERVE_SEGMENTS],
+                    books: PageBooks {
+                        segments: 0,
+                        spare_segments: 0,
+                        header_pages: 0,
+                        free_pages: 0,
+                        dirty_pages: 0,
+                        purging_pages: 0,
+                        table_bytes: 0,
+                    },
+                    advised: 0,
+                    decay: Decay::usual(),
+                }),
+            }
         }
     }
 

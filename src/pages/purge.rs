@@ -94,7 +94,7 @@ impl State {
 
     /// Marks up to `room` dirty pages of a segment, from page `from` on, as
     /// being purged. Returns the runs, how many, and where to go on.
-    fn begin_purge(
+    pub(super) fn begin_purge(
         &mut self,
         segment: &Segment,
         from: usize,
@@ -133,16 +133,26 @@ impl State {
 
     /// Gives a segment back whose pages are all free and purged. One stays, so
     /// that a process at rest does not reserve and release in turn.
-    fn release_if_empty(&mut self, slot: usize) {
-        let Some(segment) = self.segment(slot) else { return };
-        let header = header_pages();
+    pub(super) fn release_if_empty(&mut self, slot: usize) {
+        if let Some(segment) = self.empty_segment(slot)
+            && self.books.segments > 1
+        {
+            self.release(segment, slot);
+        }
+    }
+
+    /// The segment at that place, if its pages are all free and purged.
+    pub(super) fn empty_segment(&self, slot: usize) -> Option<&'static Segment> {
+        let segment = self.segment(slot)?;
         // SAFETY: the lock is held (S3).
         let empty = segment.with_sets(|p| unsafe {
-            (*p).free.count() == SEGMENT_PAGES - header && (*p).dirty.count() == 0
+            (*p).free.count() == SEGMENT_PAGES - header_pages() && (*p).dirty.count() == 0
         });
-        if !empty || self.books.segments == 1 {
-            return;
-        }
+        empty.then_some(segment)
+    }
+
+    pub(super) fn release(&mut self, segment: &'static Segment, slot: usize) {
+        let header = header_pages();
         self.take_advice_back(segment);
         segment.uninstall();
         // SAFETY: nothing in it is used, and it is off the map.
