@@ -2,8 +2,8 @@
 //! step; and with a system that refuses.
 
 use super::*;
-use crate::config::DECAY_MS;
 use crate::bits::PageSet;
+use crate::config::DECAY_MS;
 use crate::os::fake::{failing_after, failing_at};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 use std::collections::BTreeMap;
