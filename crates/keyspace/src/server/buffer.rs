@@ -66,6 +66,22 @@ impl<P: Purpose> Buffer<P> {
         self.len = end;
     }
 
+    /// Adds `parts`, one after the other.
+    #[inline]
+    pub(crate) fn extend_all<const N: usize>(&mut self, parts: [&[u8]; N]) {
+        let end = self.len + parts.iter().map(|part| part.len()).sum::<usize>();
+        if end > self.room.len() {
+            self.grow(end);
+        }
+        let mut rest = &mut self.room[self.len..end];
+        for part in parts {
+            let (place, after) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = after;
+        }
+        self.len = end;
+    }
+
     /// Adds one byte.
     #[inline]
     pub(crate) fn push(&mut self, byte: u8) {

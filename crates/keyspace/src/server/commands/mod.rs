@@ -224,14 +224,45 @@ impl Ctx<'_> {
     }
 }
 
-/// Executes one request, which was begun with at `started`. Returns when it was done: where the next
-/// one of a pipeline begins, so that the clock is read once for each.
+/// Measures commands: the clock is read when another command comes, and when there is no more to be
+/// executed. What a run of the same command took is noted as one sum, so that the reading costs a
+/// pipeline little.
+pub(crate) struct Stopwatch {
+    since: Instant,
+    /// The command that is being measured.
+    running: Option<usize>,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self { since: Instant::now(), running: None }
+    }
+
+    /// Ends the run of the same command.
+    pub(crate) fn stop(&mut self, commands: &mut Registry) {
+        if let Some(index) = self.running.take() {
+            let now = Instant::now();
+            commands.note_time(index, now - self.since);
+            self.since = now;
+        }
+    }
+
+    #[inline]
+    fn enter(&mut self, index: usize, commands: &mut Registry) {
+        if self.running != Some(index) {
+            self.stop(commands);
+            self.running = Some(index);
+        }
+    }
+}
+
+/// Executes one request.
 pub(crate) fn execute(
     server: &mut Server,
     client: &mut Client,
     args: Args<'_>,
-    started: Instant,
-) -> Instant {
+    stopwatch: &mut Stopwatch,
+) {
     let index = match find(server, client, args) {
         Ok(index) => index,
         Err(fail) => {
@@ -242,9 +273,10 @@ pub(crate) fn execute(
                 client.dead = true;
             }
             client.reply.error(&fail.to_string());
-            return started;
+            return;
         }
     };
+    stopwatch.enter(index, &mut server.commands);
     let spec = server.commands.spec(index);
     client.last_command = Some(index);
     let mark = client.reply.mark();
@@ -258,9 +290,7 @@ pub(crate) fn execute(
         client.reply.error(&text);
         server.note_error(&text);
     }
-    let done = Instant::now();
-    server.commands.note(index, done - started, failed);
-    done
+    server.commands.note(index, failed);
 }
 
 /// The command of a request, if it may be executed.

@@ -37,6 +37,8 @@ struct Registered {
     full_name: String,
     /// Places of the subcommands.
     subcommands: std::ops::Range<usize>,
+    /// Whether its first word says all: it has no subcommands, and is none.
+    is_single: bool,
     stats: CommandStats,
 }
 
@@ -48,15 +50,17 @@ impl Registry {
             by_name.insert(spec.name.as_bytes(), commands.len());
             let first = commands.len() + 1;
             let subcommands = first..first + spec.subcommands.len();
-            let new = |spec, full_name, subcommands| Registered {
+            let new = |spec, full_name, subcommands, is_single| Registered {
                 spec,
                 full_name,
                 subcommands,
+                is_single,
                 stats: CommandStats::default(),
             };
-            commands.push(new(spec, spec.name.to_owned(), subcommands));
+            let is_single = spec.subcommands.is_empty();
+            commands.push(new(spec, spec.name.to_owned(), subcommands, is_single));
             for sub in spec.subcommands {
-                commands.push(new(sub, format!("{}|{}", spec.name, sub.name), 0..0));
+                commands.push(new(sub, format!("{}|{}", spec.name, sub.name), 0..0, false));
             }
         }
         Self { commands, by_name }
@@ -97,11 +101,8 @@ impl Registry {
     pub(crate) fn find(&self, args: Args<'_>, last: Option<usize>) -> Result<usize, Fail> {
         let name = args.at(0);
         if let Some(last) = last {
-            let spec = self.commands[last].spec;
-            if spec.name.as_bytes().eq_ignore_ascii_case(name)
-                && spec.subcommands.is_empty()
-                && self.commands[last].full_name.len() == name.len()
-            {
+            let known = &self.commands[last];
+            if known.is_single && known.spec.name.as_bytes().eq_ignore_ascii_case(name) {
                 return Ok(last);
             }
         }
@@ -118,11 +119,15 @@ impl Registry {
 
     /// Counts a call.
     #[inline]
-    pub(crate) fn note(&mut self, index: usize, took: Duration, failed: bool) {
+    pub(crate) fn note(&mut self, index: usize, failed: bool) {
         let stats = &mut self.commands[index].stats;
         stats.calls += 1;
-        stats.nanos += took.as_nanos() as u64;
         stats.failed += u64::from(failed);
+    }
+
+    /// Adds what one or more calls took.
+    pub(crate) fn note_time(&mut self, index: usize, took: Duration) {
+        self.commands[index].stats.nanos += took.as_nanos() as u64;
     }
 
     /// Counts a call that was refused.

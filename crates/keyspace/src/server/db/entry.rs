@@ -210,6 +210,21 @@ impl Entry {
         }
     }
 
+    /// Writes a string over the one that is there, if that takes no other form and as many bytes.
+    /// Returns whether it did: the block then need not be allocated anew.
+    pub(crate) fn overwrite(&mut self, value: &[u8]) -> bool {
+        let Self::Packed(block) = self else { return false };
+        let start = HEADER_BYTES + key_bytes(block);
+        match (block[0], parse_i64(value)) {
+            (KIND_STRING, None) if block.len() - start == value.len() => {
+                block[start..].copy_from_slice(value);
+                true
+            }
+            (KIND_INT, Some(number)) => self.overwrite_int(number),
+            _ => false,
+        }
+    }
+
     /// When it expires, if it does.
     #[inline]
     pub(crate) fn expires_at(&self) -> Option<UnixMs> {
@@ -354,6 +369,26 @@ mod tests {
             assert_eq!((entry.access(), entry.expires_at()), (0x00ab_cdef, None));
             assert_eq!(entry.value().to_bytes().as_deref(), Some(value));
             assert_eq!(entry.overwrite_int(5), value == b"-17");
+        }
+    }
+
+    #[test]
+    fn a_string_is_written_over_one_of_its_form_and_length() {
+        for (old, new, is_over) in [
+            (&b"hello"[..], &b"world"[..], true),
+            (b"hello", b"worlds", false),
+            (b"", b"", true),
+            (b"12", b"-34567", true),
+            (b"12", b"ab", false),
+            (b"hello", b"12345", false),
+            (&[7; 100_000], &[8; 100_000], false),
+        ] {
+            let mut entry = Entry::string(b"key", old, Some(99));
+            entry.set_access(5);
+            assert_eq!(entry.overwrite(new), is_over);
+            let wanted = if is_over { new } else { old };
+            assert_eq!(entry.value().to_bytes().as_deref(), Some(wanted));
+            assert_eq!((entry.key(), entry.expires_at(), entry.access()), (&b"key"[..], Some(99), 5));
         }
     }
 

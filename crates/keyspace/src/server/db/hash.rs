@@ -20,7 +20,6 @@ use super::table::{Keyed, Table, Walk};
 use crate::server::accounts::{Block, Dataset, block};
 use crate::server::buffer::Buffer;
 use allocator_api2::boxed::Box;
-use std::hash::RandomState;
 use std::ops::Range;
 use tallow::In;
 use tallow::defrag::{Mover, Relocate};
@@ -236,7 +235,7 @@ impl Hash {
     /// The table, made of the pairs if it was flat.
     fn convert(&mut self) -> &mut Table<Field, Dataset> {
         if let Self::Flat(bytes, _) = self {
-            let mut table = Table::new(RandomState::new());
+            let mut table = Table::new(super::secret::Secret::new());
             for (field, value) in Pairs(bytes) {
                 table.insert(Field::new(field, value));
             }

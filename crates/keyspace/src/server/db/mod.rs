@@ -9,6 +9,7 @@
 //! | [`evict`], [`lfu`] | which key to give up when memory is short, and how often one is used |
 //! | [`lazyfree`] | freeing big values on another thread |
 //! | [`walk`], [`defrag`] | visiting everything in slices, and when: active defragmentation |
+//! | [`secret`] | hashes that nobody can foresee |
 //! | [`still`] | vectors that are walked by others than their mover |
 //!
 //! # Invariants
@@ -25,6 +26,7 @@ pub(crate) mod hash;
 pub(crate) mod lazyfree;
 pub(crate) mod lfu;
 pub(crate) mod list;
+mod secret;
 mod still;
 pub(crate) mod table;
 pub(crate) mod value;
@@ -36,7 +38,7 @@ pub(crate) use value::{Value, ValueRef};
 use super::accounts::Tables;
 use expiry::ExpiryIndex;
 use lfu::Lfu;
-use std::hash::{BuildHasher, RandomState};
+use secret::Secret;
 use table::{Keyed, Table, Walk};
 use tallow::defrag::Mover;
 
@@ -94,7 +96,7 @@ impl Db {
     /// An empty database without memory.
     pub(crate) fn new() -> Self {
         Self {
-            table: Table::new(RandomState::new()),
+            table: Table::new(Secret::new()),
             expiry: ExpiryIndex::new(),
             with_expiry: 0,
             rebuild: None,
@@ -172,10 +174,13 @@ impl Db {
 
     /// Puts an entry in, in place of the one with its key, which is returned.
     #[inline]
-    pub(crate) fn insert(&mut self, mut entry: Entry, clock: Clock) -> Option<Entry> {
+    pub(crate) fn insert(&mut self, entry: Entry, clock: Clock) -> Option<Entry> {
+        self.insert_hashed(self.table.hash(entry.key()), entry, clock)
+    }
+
+    fn insert_hashed(&mut self, hash: u64, mut entry: Entry, clock: Clock) -> Option<Entry> {
         entry.set_access(clock.lfu.map_or(clock.access, Lfu::fresh));
         let at = entry.expires_at();
-        let hash = self.table.hash(entry.key());
         let old = self.table.insert_hashed(hash, entry);
         if let (Some(lfu), Some(old)) = (clock.lfu, &old) {
             let (draw, bits) = (self.draw(), old.access());
@@ -189,6 +194,31 @@ impl Db {
             self.index(hash, before, at, clock);
         }
         old
+    }
+
+    /// Puts a string in, in place of the value with its key, which is returned unless the string
+    /// could be written over it.
+    #[inline]
+    pub(crate) fn insert_string(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        at: Option<UnixMs>,
+        clock: Clock,
+    ) -> Option<Entry> {
+        let (hash, draw) = (self.table.hash(key), clock.lfu.map_or(0, |_| self.draw()));
+        if let Some(entry) = self.table.get_hashed_mut(hash, key)
+            && entry.overwrite(value)
+        {
+            entry.set_access(clock.lfu.map_or(clock.access, |lfu| lfu.used(entry.access(), draw)));
+            let before = entry.expires_at();
+            if before.is_some() || at.is_some() {
+                entry.set_expires_at(at);
+                self.index(hash, before, at, clock);
+            }
+            return None;
+        }
+        self.insert_hashed(hash, Entry::string(key, value, at), clock)
     }
 
     /// A number that is random enough for counters (a linear congruential generator).
@@ -305,12 +335,12 @@ impl Db {
             let index = ExpiryIndex::like(&self.expiry);
             self.rebuild = Some(Rebuild { index, at: Walk::default() });
         }
-        let hasher = self.table.hasher().clone();
+        let hasher = self.table.hasher();
         while let Some(rebuild) = &mut self.rebuild {
             let mut count = 0;
             let done = self.table.walk(&mut rebuild.at, |entry| {
                 if let Some(at) = entry.expires_at() {
-                    rebuild.index.put(hasher.hash_one(entry.key()), at);
+                    rebuild.index.put(hasher.hash(entry.key()), at);
                 }
                 count += 1;
                 count < REBUILD_ITEMS

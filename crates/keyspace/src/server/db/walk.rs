@@ -10,7 +10,6 @@
 
 use super::table::Walk;
 use super::{Db, Entry, Value};
-use std::hash::BuildHasher;
 use tallow::defrag::{Mover, Relocate, Visit};
 
 /// Where the visit goes on.
@@ -87,12 +86,12 @@ impl Cursor {
         let mut at = self.at;
         loop {
             let mut large: Option<(u64, bool)> = None;
-            let hasher = db.table().hasher().clone();
+            let hasher = db.table().hasher();
             let done = db.table_mut().relocate(&mut at, mover, |entry, mover| {
                 let mut moved = relocate_shell(entry, mover);
                 let effort = entry.rich_mut().map_or(0, |value| value.elements());
                 if effort > max_scan_fields {
-                    large = Some((hasher.hash_one(entry.key()), moved));
+                    large = Some((hasher.hash(entry.key()), moved));
                     return false;
                 }
                 if let Some(value) = entry.rich_mut() {

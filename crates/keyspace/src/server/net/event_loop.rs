@@ -10,9 +10,11 @@
 //! read again in the next turn: nobody can keep the others waiting by sending without end. What was
 //! read is executed where it lies; only the beginning of a request that is not all there is copied
 //! into a buffer of the client's own. An idle client has no buffers at all but its reply buffer.
+//! How it waits: [`wait`](super::wait).
 
 use super::client::Client;
 use super::listen::{Listener, listen};
+use super::wait::Watch;
 use super::{cron, expire, limits, log};
 use crate::gauge::Allocator;
 use crate::server::Server;
@@ -137,6 +139,7 @@ impl EventLoop {
     fn turn_until_shutdown(&mut self) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(1024);
         let mut due: Option<Instant> = None;
+        let mut watch = Watch::new();
         while !self.server.shutdown {
             let queued = !self.server.clients.to_write.is_empty();
             let busy = queued || !self.to_read.is_empty() || !self.to_accept.is_empty();
@@ -147,7 +150,7 @@ impl EventLoop {
                     until.saturating_duration_since(Instant::now())
                 }
             };
-            match self.poll.poll(&mut events, Some(wait)) {
+            match watch.wait(&mut self.poll, &mut events, wait) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result.context("cannot wait for events")?,
             }
@@ -381,7 +384,7 @@ fn execute_input(server: &mut Server, client: &mut Client, input: &[u8]) {
 
 /// Executes all whole requests in `bytes`; returns how much that was.
 fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
-    let (mut used, mut now) = (0, Instant::now());
+    let (mut used, mut stopwatch) = (0, commands::Stopwatch::start());
     // Taken out, since its arguments are read while the client is changed.
     let mut scanner = mem::take(&mut client.scanner);
     while used < bytes.len() && !client.closing && !client.dead {
@@ -394,7 +397,7 @@ fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
             Scanned::Request(count) => {
                 let args = scanner.args(rest);
                 if args.len() > 0 {
-                    now = commands::execute(server, client, args, now);
+                    commands::execute(server, client, args, &mut stopwatch);
                     limits::check_output(server, client);
                 }
                 used += count;
@@ -410,6 +413,7 @@ fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
             }
         }
     }
+    stopwatch.stop(&mut server.commands);
     client.scanner = scanner;
     if client.closing { bytes.len() } else { used }
 }

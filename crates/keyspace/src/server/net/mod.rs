@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`event_loop`] | waits, reads, executes, writes; the only place that blocks |
+//! | [`wait`] | looking for events a little before sleeping |
 //! | [`listen`] | which addresses, and who may connect |
 //! | [`stream`] | TCP and unix sockets as one |
 //! | [`client`] | a client's state and its buffers |
@@ -21,3 +22,4 @@ pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod stream;
+mod wait;

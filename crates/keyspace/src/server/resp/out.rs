@@ -77,6 +77,16 @@ impl Out {
         }
     }
 
+    /// Adds `parts`, one after the other: all or none.
+    #[inline]
+    pub(super) fn extend_all<const N: usize>(&mut self, parts: [&[u8]; N]) {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let fits = each!(&self.room, it => it.len() + bytes <= it.room_bytes());
+        if fits || self.grow(bytes) {
+            each!(&mut self.room, it => it.extend_all(parts));
+        }
+    }
+
     /// Adds one byte.
     #[inline]
     pub(super) fn push(&mut self, byte: u8) {

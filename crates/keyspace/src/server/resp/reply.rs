@@ -92,9 +92,7 @@ impl Reply {
 
     #[inline]
     fn line(&mut self, kind: u8, text: &[u8]) {
-        self.out.push(kind);
-        self.out.extend(text);
-        self.out.extend(b"\r\n");
+        self.out.extend_all([&[kind], text, b"\r\n"]);
     }
 
     /// `+OK`.
@@ -138,12 +136,7 @@ impl Reply {
     #[inline]
     pub(crate) fn bulk(&mut self, bytes: &[u8]) {
         let digits = Digits::of(bytes.len() as i64);
-        let head = digits.as_bytes();
-        self.out.push(b'$');
-        self.out.extend(head);
-        self.out.extend(b"\r\n");
-        self.out.extend(bytes);
-        self.out.extend(b"\r\n");
+        self.out.extend_all([b"$", digits.as_bytes(), b"\r\n", bytes, b"\r\n"]);
     }
 
     /// A bulk string from text.

@@ -141,17 +141,22 @@ impl Scanner {
     }
 
     /// `*3\r\n`. Returns whether it is all there.
+    #[inline]
     fn scan_head(&mut self, bytes: &[u8], bounds: Bounds) -> Result<bool, String> {
-        let Some((line, next)) = line_at(bytes, 0) else {
-            return if bytes.len() > MAX_LINE_BYTES {
-                Err("too big mbulk count string".to_owned())
-            } else {
-                Ok(false)
-            };
+        let (count, next) = match short_number(b'*', bytes, 0) {
+            Some((count, next)) => (count as i64, next),
+            None => {
+                let Some((line, next)) = line_at(bytes, 0) else {
+                    return if bytes.len() > MAX_LINE_BYTES {
+                        Err("too big mbulk count string".to_owned())
+                    } else {
+                        Ok(false)
+                    };
+                };
+                let count = parse_i64(&line[1..]).filter(|count| *count <= MAX_ARGS);
+                (count.ok_or("invalid multibulk length")?, next)
+            }
         };
-        let count = parse_i64(&line[1..])
-            .filter(|count| *count <= MAX_ARGS)
-            .ok_or("invalid multibulk length")?;
         if !bounds.is_authenticated && count > MAX_ARGS_UNKNOWN {
             return Err("unauthenticated multibulk length".to_owned());
         }
@@ -161,25 +166,28 @@ impl Scanner {
     }
 
     /// `$5\r\nhello\r\n`. Returns whether it is all there.
+    #[inline]
     fn scan_argument(&mut self, bytes: &[u8], bounds: Bounds) -> Result<bool, String> {
         let length = match self.bulk_bytes {
             Some(length) => length,
             None => {
-                let Some((line, next)) = line_at(bytes, self.at) else {
-                    return if bytes.len() - self.at > MAX_LINE_BYTES {
-                        Err("too big bulk count string".to_owned())
-                    } else {
-                        Ok(false)
-                    };
+                let (length, next) = match short_number(b'$', bytes, self.at) {
+                    Some(found) => found,
+                    None => match line_at(bytes, self.at) {
+                        Some((line, next)) => (bulk_length(line, bounds)?, next),
+                        None if bytes.len() - self.at > MAX_LINE_BYTES => {
+                            return Err("too big bulk count string".to_owned());
+                        }
+                        None => return Ok(false),
+                    },
                 };
-                let length = bulk_length(line, bounds)?;
                 self.at = next;
-                self.bulk_bytes = Some(length);
                 length
             }
         };
         // Both bytes behind it are taken for the line's end, as Redis does.
         if bytes.len() - self.at < length + 2 {
+            self.bulk_bytes = Some(length);
             return Ok(false);
         }
         self.spans.push((self.at, length));
@@ -213,6 +221,22 @@ fn line_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     // Lengths are short: a plain loop beats a search that has to be set up.
     let end = rest.iter().take(MAX_LINE_BYTES).position(|byte| *byte == b'\r')?;
     (rest.len() > end + 1).then(|| (&rest[..end], at + end + 2))
+}
+
+/// A line with a number of up to three digits after the byte `kind`, as most are; no bound on
+/// lengths is less.
+#[inline]
+fn short_number(kind: u8, bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let digit = |byte: u8| Some(usize::from(byte.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
+    match bytes[at..] {
+        [it, ..] if it != kind => None,
+        [_, a, b'\r', _, ..] => Some((digit(a)?, at + 4)),
+        [_, a @ b'1'..=b'9', b, b'\r', _, ..] => Some((digit(a)? * 10 + digit(b)?, at + 5)),
+        [_, a @ b'1'..=b'9', b, c, b'\r', _, ..] => {
+            Some((digit(a)? * 100 + digit(b)? * 10 + digit(c)?, at + 6))
+        }
+        _ => None,
+    }
 }
 
 #[inline]

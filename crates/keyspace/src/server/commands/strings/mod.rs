@@ -156,7 +156,7 @@ fn reply_string(reply: &mut Reply, entry: Option<&mut Entry>) -> Result<bool, Fa
 #[inline]
 fn store(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], at: Option<UnixMs>) {
     let clock = ctx.server.clock;
-    let old = ctx.server.dbs[ctx.client.db].insert(Entry::string(key, value, at), clock);
+    let old = ctx.server.dbs[ctx.client.db].insert_string(key, value, at, clock);
     if let Some(old @ Entry::Rich(_)) = old {
         let lazily = ctx.server.config.lazyfree_lazy_server_del;
         ctx.server.lazyfree.free_if(lazily, old);

@@ -19,10 +19,10 @@
 
 mod shard;
 
+use super::secret::Secret;
 use super::still::Still;
 use allocator_api2::vec::Vec;
 use shard::{Found, Shard};
-use std::hash::{BuildHasher, RandomState};
 use tallow::defrag::{Mover, Relocate};
 use tallow::{In, Purpose};
 
@@ -45,7 +45,7 @@ const PLACE_SHIFT: u32 = 25;
 pub(crate) struct Table<T, P: Purpose> {
     shards: Vec<Still<Shard<T, P>>, In<P>>,
     len: usize,
-    hasher: RandomState,
+    hasher: Secret,
 }
 
 /// Where the next step of a walk begins. Shards are met in the order of their ranges of reversed
@@ -76,7 +76,7 @@ fn shard_of(place: u32, count: usize) -> usize {
 impl<T: Keyed, P: Purpose> Table<T, P> {
     /// An empty table without memory. `hasher` decides the order; a secret one keeps others from
     /// choosing keys that collide.
-    pub(crate) fn new(hasher: RandomState) -> Self {
+    pub(crate) fn new(hasher: Secret) -> Self {
         Self { shards: Vec::new_in(In::NEW), len: 0, hasher }
     }
 
@@ -88,12 +88,12 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
     /// The hash of a key.
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash_one(key)
+        self.hasher.hash(key)
     }
 
     /// What makes hashes of keys.
-    pub(super) fn hasher(&self) -> &RandomState {
-        &self.hasher
+    pub(super) fn hasher(&self) -> Secret {
+        self.hasher
     }
 
     /// Bytes of the table itself.
@@ -129,6 +129,13 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
     pub(crate) fn get(&self, key: &[u8]) -> Option<&T> {
         let (shard, found) = self.find(self.hash(key), |it| it.key() == key)?;
         self.shards[shard].0.get(found.place)
+    }
+
+    /// The entry of a key with this hash, to be changed (not its key).
+    #[inline]
+    pub(crate) fn get_hashed_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut T> {
+        let (shard, found) = self.find(hash, |it| it.key() == key)?;
+        self.shards[shard].0.get_mut(found.place)
     }
 
     /// The entry of a key with this hash, to be changed (not its key), unless `is_gone` says that it
@@ -184,8 +191,8 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
         {
             return Some(std::mem::replace(old, it));
         }
-        let hasher = &self.hasher;
-        shard.add(hash, it, |it| hasher.hash_one(it.key()));
+        let hasher = self.hasher;
+        shard.add(hash, it, |it| hasher.hash(it.key()));
         self.len += 1;
         None
     }
@@ -197,8 +204,8 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
     }
 
     fn remove_found(&mut self, shard: usize, found: Found) -> T {
-        let hasher = &self.hasher;
-        let it = self.shards[shard].0.remove(found, |it| hasher.hash_one(it.key()));
+        let hasher = self.hasher;
+        let it = self.shards[shard].0.remove(found, |it| hasher.hash(it.key()));
         self.len -= 1;
         self.shrink(shard);
         it
@@ -213,9 +220,9 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
         } else {
             // The shard that the new one's places belonged to.
             let old = shard_of(count as u32, count);
-            let hasher = &self.hasher;
+            let hasher = self.hasher;
             let goes = |hash| shard_of(place_of(hash), count + 1) == count;
-            self.shards[old].0.split(|it| hasher.hash_one(it.key()), goes)
+            self.shards[old].0.split(|it| hasher.hash(it.key()), goes)
         };
         if count == self.shards.capacity() {
             self.shards.reserve_exact((count / 8).max(1));
@@ -225,8 +232,8 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
 
     /// After a removal: merges two shards, or makes this one smaller, if there is little in them.
     fn shrink(&mut self, shard: usize) {
-        let hasher = &self.hasher;
-        let hash_of = |it: &T| hasher.hash_one(it.key());
+        let hasher = self.hasher;
+        let hash_of = |it: &T| hasher.hash(it.key());
         if self.len == 0 {
             self.shards = Vec::new_in(In::NEW);
         } else if self.shards.len() > 1 && self.len < self.shards.len() * MERGE_BELOW {
@@ -376,7 +383,7 @@ mod tests {
 
     #[test]
     fn as_a_set_would() {
-        let mut table = Table::<String, Test>::new(RandomState::new());
+        let mut table = Table::<String, Test>::new(Secret::new());
         for i in 0..20_000 {
             assert!(table.insert(i.to_string()).is_none());
         }
@@ -392,7 +399,7 @@ mod tests {
     #[test]
     fn a_scan_meets_all_once_whatever_the_table_does_meanwhile() {
         for grows in [true, false] {
-            let mut table = Table::<String, Test>::new(RandomState::new());
+            let mut table = Table::<String, Test>::new(Secret::new());
             for i in 0..10_000 {
                 table.insert(format!("stay{i}"));
                 table.insert(format!("go{i}"));
@@ -421,7 +428,7 @@ mod tests {
     #[test]
     fn a_walk_meets_all_whatever_the_table_does_meanwhile() {
         for grows in [true, false] {
-            let mut table = Table::<String, Test>::new(RandomState::new());
+            let mut table = Table::<String, Test>::new(Secret::new());
             for i in 0..10_000 {
                 table.insert(format!("stay{i}"));
                 table.insert(format!("go{i}"));
@@ -452,7 +459,7 @@ mod tests {
 
     #[test]
     fn little_memory_at_every_size() {
-        let mut table = Table::<String, Test>::new(RandomState::new());
+        let mut table = Table::<String, Test>::new(Secret::new());
         let (mut sum, mut count) = (0.0, 0);
         for i in 0..100_000 {
             table.insert(i.to_string());
