@@ -34,6 +34,7 @@ enum Command {
     /// Fill a cache, let most of it expire, then heal the fragmentation and show what that did.
     Churn(ChurnArgs),
     /// Serve the keyspace to Redis clients.
+    #[command(after_help = server::parameters())]
     Serve(ServeArgs),
     /// Do the same as churn to any Redis-compatible server, over the wire.
     Load(load::LoadArgs),

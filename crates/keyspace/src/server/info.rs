@@ -93,13 +93,10 @@ fn server(server: &mut Server, text: &mut String) {
 }
 
 fn clients(server: &mut Server, text: &mut String) {
-    // The one that asks is taken out while it is served.
-    let all = || server.clients.iter().map(|(_, client)| client);
     field(text, "connected_clients", server.clients.len());
     field(text, "cluster_connections", 0);
     field(text, "maxclients", server.config.maxclients);
-    let largest_query = all().map(|it| it.query.len()).max().unwrap_or(0);
-    let largest_output = all().map(|it| it.reply.unsent().len()).max().unwrap_or(0);
+    let [largest_query, largest_output] = server.recent_max.largest(server.clock.now_ms);
     field(text, "client_recent_max_input_buffer", largest_query);
     field(text, "client_recent_max_output_buffer", largest_output);
     for name in ["blocked_clients", "tracking_clients", "clients_in_timeout_table"] {
@@ -126,6 +123,9 @@ fn stats(server: &mut Server, text: &mut String) {
     let (total, current) = server.maxmemory.exceeded_ms(server.clock.now_ms);
     field(text, "total_eviction_exceeded_time", total);
     field(text, "current_eviction_exceeded_time", current);
+    let [keys, bytes] = server.maxmemory.most_in_turn();
+    field(text, "eviction_most_keys_per_turn", keys);
+    field(text, "eviction_most_bytes_per_turn", bytes);
     field(text, "keyspace_hits", it.keyspace_hits);
     field(text, "keyspace_misses", it.keyspace_misses);
     field(text, "pubsub_channels", server.pubsub.channels.len());

@@ -13,8 +13,9 @@
 //! counts, and kills for. Redis cannot say that, since its allocator may keep what keys gave up. Tallow
 //! purges first, which gives free pages and the caches of all threads back; then as many keys go as
 //! a heap without fragmentation would have to lose. What is above the limit still is fragmentation:
-//! that takes `activedefrag`, which moves what pins pages. Until it is done, or where it is off, an
-//! eighth of the excess goes with each purge, every [`PURGE_EVERY_MS`].
+//! that takes `activedefrag`, which moves what pins pages: while a pass is under way that is to release
+//! as much as there is too much, no key goes for it. Where it is off, or not enough, an eighth of the
+//! excess goes with each purge, every [`PURGE_EVERY_MS`].
 //!
 //! Nothing is left out of the sum: Redis leaves out what replicas have not taken and the AOF buffer
 //! (or eviction would feed itself), and there are none of those here. Output buffers count.
@@ -68,8 +69,11 @@ pub(crate) struct Maxmemory {
     next_db: usize,
     /// Whether there is more to be done between turns of the event loop.
     is_working: bool,
-    /// How long calls have taken in this turn.
+    /// How long calls have taken in this turn,
     spent: Duration,
+    /// and how many keys and bytes were given up in it; the most that ever were.
+    turn: [u64; 2],
+    most_in_turn: [u64; 2],
     /// Since when memory is above the limit.
     over_since_ms: Option<UnixMs>,
     /// Milliseconds that it was before.
@@ -89,6 +93,8 @@ impl Maxmemory {
             next_db: 0,
             is_working: false,
             spent: Duration::ZERO,
+            turn: [0; 2],
+            most_in_turn: [0; 2],
             over_since_ms: None,
             exceeded_ms: 0,
             purged_ms: 0,
@@ -100,6 +106,17 @@ impl Maxmemory {
     pub(crate) fn exceeded_ms(&self, now: UnixMs) -> (u64, u64) {
         let current = self.over_since_ms.map_or(0, |since| (now - since).max(0) as u64);
         (self.exceeded_ms + current, current)
+    }
+
+    /// The most keys and bytes that were given up in one turn of the event loop: how long a client
+    /// may have waited for it, whatever the machine does.
+    pub(crate) fn most_in_turn(&self) -> [u64; 2] {
+        self.most_in_turn
+    }
+
+    fn note_given_up(&mut self, bytes: u64) {
+        self.turn = [self.turn[0] + 1, self.turn[1] + bytes];
+        self.most_in_turn = std::array::from_fn(|i| self.most_in_turn[i].max(self.turn[i]));
     }
 
     fn note(&mut self, is_over: bool, now: UnixMs) {
@@ -172,7 +189,7 @@ pub(crate) fn make_room(server: &mut Server) -> Room {
 
 /// Begins a turn, and goes on with what there was no time for. Returns whether there is still more.
 pub(crate) fn go_on(server: &mut Server) -> bool {
-    server.maxmemory.spent = Duration::ZERO;
+    (server.maxmemory.spent, server.maxmemory.turn) = (Duration::ZERO, [0; 2]);
     std::mem::take(&mut server.maxmemory.is_working) && make_room_now(server) == Room::Working
 }
 
@@ -309,8 +326,11 @@ fn measure(server: &mut Server) -> Excess {
         let stats = tallow::stats();
         let beside = rss.saturating_sub(stats.resident_bytes) + stats.metadata_bytes;
         let compact = limit.saturating_sub(beside) / COMPACT_TWENTIETHS * 20;
-        server.maxmemory.resident_goal_bytes =
-            compact.min(used_bytes.saturating_sub((rss - limit) / 8));
+        // What a pass under way will release needs no key to go.
+        let is_healing = server.defrag.running_percent() > 0;
+        let healed = if is_healing { stats.evacuable_bytes() } else { 0 };
+        let excess = (rss - limit).saturating_sub(healed);
+        server.maxmemory.resident_goal_bytes = compact.min(used_bytes.saturating_sub(excess / 8));
     }
     let most_bytes = server.maxmemory.resident_goal_bytes;
     Excess { is_over: true, used_bytes, most_bytes, goal_bytes: most_bytes }
@@ -333,6 +353,7 @@ fn give_up_some(server: &mut Server, wanted_bytes: u64) -> bool {
 fn give_up(server: &mut Server, candidate: &Candidate) -> u64 {
     let Some(mut entry) = server.dbs[candidate.db].remove(&candidate.key) else { return 0 };
     server.counters.evicted_keys += 1;
+    server.maxmemory.note_given_up(entry.shell_bytes() as u64);
     // Of what has an inside it takes a look at memory to know.
     let bytes = match entry.rich_mut() {
         None => entry.shell_bytes() as u64,

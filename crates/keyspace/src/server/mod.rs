@@ -34,6 +34,8 @@ pub(crate) mod pubsub;
 pub(crate) mod resp;
 pub(crate) mod state;
 
+/// Compares ways to know which keys have expired; for the benchmark.
+pub use db::trial as expiry_trial;
 /// Checks the request scanner on any input; for the fuzzer.
 pub use resp::requests as check_requests;
 pub(crate) use state::Server;
@@ -52,6 +54,11 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Parameters as `--name value`, over what the file says.
     pub parameters: Vec<String>,
+}
+
+/// What can be configured, for people: a line for each parameter, with its default.
+pub fn parameters() -> String {
+    config::params::overview()
 }
 
 /// Serves until it is told to stop: by SIGTERM, SIGINT or SHUTDOWN.

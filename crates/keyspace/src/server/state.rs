@@ -11,6 +11,7 @@ use super::maxmemory::Maxmemory;
 use super::memory::pulse::Pulse;
 use super::net::clients::Clients;
 use super::net::expire::ExpireCycle;
+use super::net::recent::RecentMax;
 use super::pubsub::Pubsub;
 use crate::gauge::Allocator;
 use rand::{RngExt, SeedableRng};
@@ -82,6 +83,8 @@ pub(crate) struct Server {
     pub(crate) defrag: ActiveDefrag,
     /// Removes keys whose time has come.
     pub(crate) expire_cycle: ExpireCycle,
+    /// The largest buffers of clients lately.
+    pub(crate) recent_max: RecentMax,
     /// Whether keys are removed when their time has come (DEBUG SET-ACTIVE-EXPIRE).
     pub(crate) active_expire: bool,
     /// The TCP port that is listened on; 0 for none.
@@ -118,6 +121,7 @@ impl Server {
             maxmemory: Maxmemory::new(rng.random()),
             defrag: ActiveDefrag::new(),
             expire_cycle: ExpireCycle::default(),
+            recent_max: RecentMax::default(),
             active_expire: true,
             port: 0,
             shutdown: false,
@@ -163,6 +167,17 @@ impl Server {
         self.dbs.iter_mut().for_each(|db| db.expired_keys = 0);
         self.expire_cycle.reset_counters();
         self.defrag.reset_counters();
+    }
+
+    /// Gives back what is free, whichever allocator has it, and reads RSS anew: who asks for it
+    /// wants to see what that did. Returns how many bytes Tallow gave back.
+    pub(crate) fn purge(&mut self) -> u64 {
+        let bytes = tallow::purge();
+        if self.allocator == Allocator::System {
+            Allocator::System.release_free_memory();
+        }
+        self.read_memory();
+        bytes
     }
 
     /// Reads the figures of memory that are otherwise read ten times a second.

@@ -117,6 +117,14 @@ fn soft_limits_count_seconds() {
     // More than the sockets' buffers hold.
     slow.send("GET k\r\n".repeat(40).as_bytes());
     wait_for("it waits", || account(&server, "output_buffers_normal") > 1 << 20);
+    let list: String = cmd("CLIENT").arg("LIST").query(&mut it).expect("a list");
+    let of = |line: &str, name: &str| -> u64 {
+        let found = line.split_whitespace().find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        found.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name} in {line}"))
+    };
+    let slowest = list.lines().max_by_key(|line| of(line, "omem")).expect("two lines");
+    assert!(of(slowest, "omem") > 1 << 20 && of(slowest, "oll") == 1, "{slowest}");
+    assert_eq!(list.lines().filter(|line| of(line, "omem") > 0).count(), 1, "{list}");
     wait_for("it is cut off", || server.info("client_output_buffer_limit_disconnections") == "1");
     wait_for("memory is back", || account(&server, "output_buffers_normal") < 64 << 10);
 }
@@ -231,8 +239,11 @@ fn the_largest_client_goes_when_all_take_too_much() {
     kept.ask("CLIENT NO-EVICT on", "+OK\r\n");
     large.send(&part(300_000));
     kept.send(&part(450_000));
-    std::thread::sleep(Duration::from_millis(100));
+    wait_for("both arrive", || account(&server, "client_query_buffers") >= 750_000);
     assert_eq!(server.info("evicted_clients"), "0");
+    // What was largest a moment ago is told, though it may be gone when it is asked for.
+    let recent: u64 = server.info("client_recent_max_input_buffer").parse().expect("a number");
+    assert!((450_000..500_000).contains(&recent), "{recent}");
     kept.send(&vec![b'x'; 400_000]);
     wait_for("one is cut off", || server.info("evicted_clients") == "1");
     assert!(large.is_closed());

@@ -139,6 +139,28 @@ fn lfu_gives_up_what_was_used_least() {
 }
 
 #[test]
+fn lookups_of_whoever_touches_nothing_leave_no_trace() {
+    let server = server("allkeys-lfu", "6mb", &["--lfu-log-factor", "0"]);
+    let mut it = server.connect();
+    let () = redis::cmd("MSET").arg(&["a", "1", "b", "2"]).query(&mut it).expect("OK");
+    let () = redis::cmd("CLIENT").arg(&["NO-TOUCH", "on"]).query(&mut it).expect("OK");
+    let freq = |it: &mut Connection| {
+        redis::cmd("OBJECT").arg(&["FREQ", "a"]).query::<i64>(it).expect("a number")
+    };
+    for _ in 0..10 {
+        let _: String = it.get("a").expect("GET");
+    }
+    assert_eq!(freq(&mut it), 5);
+    // That is what TOUCH is for.
+    let _: u32 = redis::cmd("TOUCH").arg("a").query(&mut it).expect("a count");
+    assert_eq!(freq(&mut it), 6);
+    let () = redis::cmd("CLIENT").arg(&["NO-TOUCH", "off"]).query(&mut it).expect("OK");
+    let _: String = it.get("a").expect("GET");
+    assert_eq!(freq(&mut it), 7);
+    assert!(redis::cmd("CLIENT").arg(&["NO-TOUCH", "x"]).query::<()>(&mut it).is_err());
+}
+
+#[test]
 fn overwriting_a_value_keeps_how_often_its_key_was_used() {
     let server = server("allkeys-lfu", "6mb", &["--lfu-log-factor", "0"]);
     let mut connection = server.connect();
@@ -238,7 +260,16 @@ fn a_lowered_limit_is_reached_in_slices_while_clients_are_served() {
     // millisecond.
     assert!(slices >= 3, "{slices}");
     assert!(longest < Duration::from_millis(500), "{longest:?}");
-    println!("{evicted} keys went in {slices} looks; the longest PING took {longest:?}");
+    let most: u64 = server.info("eviction_most_keys_per_turn").parse().expect("a number");
+    println!(
+        "{evicted} keys went in {slices} looks, {most} in a turn of the loop at most; the longest \
+         PING took {longest:?}"
+    );
+    // Whatever the machine does: a turn takes a slice, half a millisecond, and no machine gives so
+    // many keys up in that.
+    assert!(evicted > 100_000 && (1..10_000).contains(&most), "{most} of {evicted}");
+    let bytes: u64 = server.info("eviction_most_bytes_per_turn").parse().expect("a number");
+    assert!((most * 300..10_000 * 400).contains(&bytes), "{bytes}");
     assert_eq!(server.info("current_eviction_exceeded_time"), "0");
     assert_ne!(server.info("total_eviction_exceeded_time"), "0");
 }

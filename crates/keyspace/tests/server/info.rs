@@ -110,6 +110,40 @@ fn the_other_allocator_answers_too() {
         let text: String = cmd("MEMORY").arg(name).query(&mut it).expect("a text");
         assert!(!text.is_empty(), "{name}");
     }
+    let set = ["SET", "hz", "20", "activedefrag", "yes"];
+    let error = cmd("CONFIG").arg(&set).query::<()>(&mut it).expect_err("nothing to move with");
+    assert!(error.to_string().contains("requires a server that runs on Tallow"), "{error}");
+    assert!(error.to_string().contains("argument 'activedefrag'"), "{error}");
+    let got: Vec<String> =
+        cmd("CONFIG").arg(&["GET", "hz", "activedefrag"]).query(&mut it).expect("pairs");
+    assert_eq!(got, ["hz", "10", "activedefrag", "no"], "all or none");
     let help: Vec<String> = cmd("MEMORY").arg("HELP").query(&mut it).expect("lines");
     assert!(help.iter().any(|line| line.starts_with("USAGE")));
+}
+
+#[test]
+fn a_server_on_the_other_allocator_does_not_start_with_active_defragmentation() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_keyspace"))
+        .args(["serve", "--port", "0", "--allocator", "system", "--activedefrag", "yes"])
+        .output()
+        .expect("the program starts");
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("requires a server that runs on Tallow"), "{told}");
+}
+
+#[test]
+fn the_help_of_serve_lists_every_parameter() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_keyspace"))
+        .args(["serve", "--help"])
+        .output()
+        .expect("the program starts");
+    let help = String::from_utf8_lossy(&output.stdout).into_owned();
+    let server = Server::start(&[]);
+    let all: Vec<String> =
+        cmd("CONFIG").arg(&["GET", "*"]).query(&mut server.connect()).expect("pairs");
+    assert!(all.len() > 80, "{all:?}");
+    for name in all.iter().step_by(2) {
+        assert!(help.contains(&format!("--{name} ")), "{name} is not in {help}");
+    }
 }

@@ -7,6 +7,7 @@ mod clients;
 mod commands;
 mod differential;
 mod evict;
+mod heal;
 mod info;
 mod load;
 mod page;

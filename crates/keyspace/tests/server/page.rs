@@ -15,8 +15,13 @@ struct Page {
 
 impl Page {
     fn start() -> Self {
+        Self::start_with(&["--http", "127.0.0.1:0"])
+    }
+
+    fn start_with(options: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_keyspace"))
-            .args(["serve", "--port", "0", "--http", "127.0.0.1:0"])
+            .args(["serve", "--port", "0"])
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the server starts");
@@ -123,6 +128,7 @@ fn strangers_are_refused_and_acting_needs_the_token() {
     assert_eq!(page.ask("DELETE /", local).0, 405);
     let token = format!("{local}X-Keyspace-Token: {}\r\n", page.token);
     let foreign = format!("{token}Origin: http://evil.example\r\n");
+    assert_eq!(page.ask("POST /api/defrag", local).0, 403);
     for headers in [local, "Host: localhost\r\nX-Keyspace-Token: 0123\r\n", &foreign] {
         assert_eq!(page.ask("POST /api/activedefrag/yes", headers).0, 403);
         assert_eq!(page.ask("POST /api/purge", headers).0, 403);
@@ -137,6 +143,71 @@ fn strangers_are_refused_and_acting_needs_the_token() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP/1.1 200"));
+}
+
+/// Where other machines may look, they need the token for figures too.
+#[test]
+fn strangers_on_an_open_address_see_no_figures() {
+    let page = Page::start_with(&["--http", "0.0.0.0:0", "--requirepass", "secret"]);
+    let local = "Host: localhost\r\n";
+    let token = format!("{local}X-Keyspace-Token: {}\r\n", page.token);
+    let bearer = format!("{local}Authorization: Bearer {}\r\n", page.token);
+    for path in ["/api/state", "/metrics"] {
+        let (status, answer) = page.ask(&format!("GET {path}"), local);
+        assert!(status == 403 && !answer.contains("keyspace_keys"), "{answer}");
+        assert_eq!(
+            page.ask(&format!("GET {path}"), "Host: localhost\r\nX-Keyspace-Token: 0\r\n").0,
+            403
+        );
+        assert_eq!(page.ask(&format!("GET {path}"), &token).0, 200);
+        assert_eq!(page.ask(&format!("GET {path}"), &bearer).0, 200);
+    }
+    // The page itself says nothing.
+    assert_eq!(page.ask("GET /", local).0, 200);
+    assert_eq!(page.ask("GET /healthz", local).0, 200);
+}
+
+#[test]
+fn one_pass_of_defragmentation_can_be_asked_for() {
+    let page = Page::start();
+    let mut it = page.connect();
+    fill(&mut it, 50_000);
+    let mut pipe = redis::pipe();
+    for i in (0..50_000).filter(|i| i % 5 > 0) {
+        pipe.cmd("DEL").arg(format!("key:{i}")).ignore();
+    }
+    pipe.query::<()>(&mut it).expect("they are there");
+    let moved = |it: &mut redis::Connection| -> u64 {
+        let info: String = redis::cmd("INFO").arg("stats").query(it).expect("INFO");
+        let line = info.lines().find_map(|line| line.strip_prefix("active_defrag_passes:"));
+        line.and_then(|value| value.parse().ok()).expect("a number")
+    };
+    assert_eq!(moved(&mut it), 0);
+    let token = format!("Host: localhost\r\nX-Keyspace-Token: {}\r\n", page.token);
+    assert_eq!(page.ask("POST /api/defrag", &token).0, 200);
+    let start = std::time::Instant::now();
+    while moved(&mut it) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the pass does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let state = page.state();
+    assert_eq!(state["server"]["active_defrag"], false, "it stays off");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(moved(&mut it), 1, "one pass and no more");
+    let info: String = redis::cmd("INFO").arg("stats").query(&mut it).expect("INFO");
+    assert!(!info.contains("active_defrag_hits:0\r"), "{info}");
+}
+
+#[test]
+fn the_other_allocator_purges_and_does_not_defragment() {
+    let page = Page::start_with(&["--http", "127.0.0.1:0", "--allocator", "system"]);
+    let token = format!("Host: localhost\r\nX-Keyspace-Token: {}\r\n", page.token);
+    assert_eq!(page.ask("POST /api/purge", &token).0, 200);
+    for path in ["/api/defrag", "/api/activedefrag/yes"] {
+        let (status, answer) = page.ask(&format!("POST {path}"), &token);
+        assert!(status == 409 && answer.contains("runs on Tallow"), "{answer}");
+    }
+    assert_eq!(page.state()["server"]["active_defrag"], false);
 }
 
 #[test]

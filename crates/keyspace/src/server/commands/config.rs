@@ -71,6 +71,10 @@ fn get(ctx: &mut Ctx<'_>) -> Handled {
     Ok(())
 }
 
+fn failed(name: &str, why: &str) -> Fail {
+    Fail::Text(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
+}
+
 /// All or none: what is wrong with one leaves the others as they were.
 fn set(ctx: &mut Ctx<'_>) -> Handled {
     let args = ctx.args;
@@ -81,26 +85,22 @@ fn set(ctx: &mut Ctx<'_>) -> Handled {
     let mut changed: Vec<&Param> = Vec::new();
     for at in (2..args.len()).step_by(2) {
         let name = String::from_utf8_lossy(args.at(at));
-        let failed = |why: &str| {
-            Fail::Text(format!(
-                "ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
-            ))
-        };
         let param = Param::find(&name).ok_or_else(|| {
             Fail::Text(format!(
                 "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
             ))
         })?;
         if !param.mutable {
-            return Err(failed("can't set immutable config"));
+            return Err(failed(&name, "can't set immutable config"));
         }
         if changed.iter().any(|other| other.name == param.name) {
-            return Err(failed("duplicate parameter"));
+            return Err(failed(&name, "duplicate parameter"));
         }
         let value = String::from_utf8_lossy(args.at(at + 1));
-        param.field.set(&mut config, &value).map_err(|why| failed(&why))?;
+        param.field.set(&mut config, &value).map_err(|why| failed(&name, &why))?;
         changed.push(param);
     }
+    config.fits(ctx.server.allocator).map_err(|(name, why)| failed(name, why))?;
     ctx.server.config = config;
     for param in changed {
         if let Some(changed) = param.changed {

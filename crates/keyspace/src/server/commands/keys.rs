@@ -4,7 +4,7 @@ use super::fail::int;
 use super::flag::{DENYOOM, FAST, READONLY, WRITE};
 use super::keyspace::db_index;
 use super::{CommandSpec, Ctx, Fail, Handled};
-use crate::server::db::{Entry, UnixMs};
+use crate::server::db::{Clock, Entry, UnixMs};
 
 /// The family's table.
 pub(crate) const TABLE: &[CommandSpec] = &[
@@ -123,14 +123,14 @@ fn unlink(ctx: &mut Ctx<'_>) -> Handled {
     remove(ctx, true)
 }
 
-/// EXISTS and TOUCH: a lookup notes that the key was used. A key named twice counts twice.
-/// EXISTS and TOUCH: only the latter counts as use.
+/// EXISTS and TOUCH: only the latter counts as use, which is what it is for: CLIENT NO-TOUCH does not
+/// hold. A key named twice counts twice.
 fn exists(ctx: &mut Ctx<'_>) -> Handled {
     let (mut count, touches) = (0, ctx.arg_is(0, "touch"));
     for key in ctx.args.from(1) {
         let (db, clock) = ctx.db();
         let found = match touches {
-            true => db.lookup(key, clock).is_some(),
+            true => db.lookup(key, Clock { no_touch: false, ..clock }).is_some(),
             false => db.peek(key, clock).is_some(),
         };
         count += usize::from(found);

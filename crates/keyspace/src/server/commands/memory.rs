@@ -4,7 +4,6 @@ use super::fail::int;
 use super::flag::READONLY;
 use super::help::help;
 use super::{CommandSpec, Ctx, Fail, Handled};
-use crate::gauge::Allocator;
 use crate::server::memory::books::Books;
 use crate::server::memory::sample::Sample;
 use crate::server::memory::usage::Sizes;
@@ -88,16 +87,8 @@ fn memory_stats(ctx: &mut Ctx<'_>) -> Handled {
     Ok(())
 }
 
-/// Gives back what is free, and reads RSS anew: who asks for it wants to see what that did.
 fn purge(ctx: &mut Ctx<'_>) -> Handled {
-    match ctx.server.allocator {
-        Allocator::Tallow => drop(tallow::purge()),
-        Allocator::System => {
-            tallow::purge();
-            Allocator::System.release_free_memory();
-        }
-    }
-    ctx.server.read_memory();
+    ctx.server.purge();
     ctx.reply().ok();
     Ok(())
 }

@@ -198,14 +198,15 @@ impl Ctx<'_> {
     /// The client's database, where the answer goes, and the time.
     #[inline]
     pub(crate) fn parts(&mut self) -> (&mut Db, &mut Reply, Clock) {
-        let db = &mut self.server.dbs[self.client.db];
-        (db, &mut self.client.reply, self.server.clock)
+        let clock = Clock { no_touch: self.client.no_touch, ..self.server.clock };
+        (&mut self.server.dbs[self.client.db], &mut self.client.reply, clock)
     }
 
     /// The client's database and the time.
     #[inline]
     pub(crate) fn db(&mut self) -> (&mut Db, Clock) {
-        (&mut self.server.dbs[self.client.db], self.server.clock)
+        let clock = Clock { no_touch: self.client.no_touch, ..self.server.clock };
+        (&mut self.server.dbs[self.client.db], clock)
     }
 
     /// Whether the argument at `index` is `word`, in any case.

@@ -17,6 +17,7 @@ pub(crate) mod params;
 mod rewrite;
 
 use super::db::evict::Policy;
+use crate::gauge::Allocator;
 use kind::{OutputLimit, Share};
 use std::path::PathBuf;
 
@@ -81,6 +82,21 @@ impl Config {
     /// Whether `maxmemory` is a limit on RSS.
     pub(crate) fn counts_resident(&self) -> bool {
         self.maxmemory_counts != 0
+    }
+
+    /// Whether the server can do on `allocator` what is set.
+    ///
+    /// # Errors
+    /// If it cannot: the name of the parameter, and why.
+    pub(crate) fn fits(&self, allocator: Allocator) -> Result<(), (&'static str, &'static str)> {
+        match allocator {
+            Allocator::System if self.activedefrag => Err((
+                "activedefrag",
+                "Active defragmentation cannot be enabled: it requires a server that runs on \
+                 Tallow, and this one was started with --allocator system",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// All defaults.

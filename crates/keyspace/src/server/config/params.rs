@@ -147,6 +147,19 @@ pub(crate) static TABLE: &[Param] = &[
     ),
 ];
 
+/// A line for each of them, with its default and whether CONFIG SET can change it.
+pub(crate) fn overview() -> String {
+    let mut text =
+        "Parameters, as in redis.conf; (start) marks those that CONFIG SET cannot change:\n"
+            .to_owned();
+    for param in TABLE {
+        let default = if param.default.is_empty() { "\"\"" } else { param.default };
+        let when = if param.mutable { "" } else { " (start)" };
+        text.push_str(&format!("  --{} {default}{when}\n", param.name));
+    }
+    text
+}
+
 /// The words of `loglevel`.
 pub(crate) const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];
 

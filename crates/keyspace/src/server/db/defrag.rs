@@ -16,7 +16,7 @@ use crate::server::Server;
 use crate::server::config::Config;
 use crate::server::info::field;
 use std::time::{Duration, Instant};
-use tallow::defrag::{Defrag, DefragStats, Settings, Visit};
+use tallow::defrag::{Defrag, DefragStats, Mover, Settings, Visit};
 
 /// The defragmentation of a server's data.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct ActiveDefrag {
     /// What was set when it was last polled.
     settings: Settings,
     was_on: bool,
+    /// Whether one pass is to be made whatever there is to gain, and when its next step is due.
+    once: Option<Instant>,
     /// Keys of which something moved, and others, in passes that are over.
     key_hits: u64,
     key_misses: u64,
@@ -45,6 +47,7 @@ impl ActiveDefrag {
             defrag: Defrag::new(settings),
             settings,
             was_on: false,
+            once: None,
             key_hits: 0,
             key_misses: 0,
             current: (0, 0),
@@ -57,6 +60,11 @@ impl ActiveDefrag {
     /// The share of a processor's time that it takes now, in percent; 0 at rest.
     pub(crate) fn running_percent(&self) -> u32 {
         self.defrag.effort_percent()
+    }
+
+    /// Has one pass made, whether `activedefrag` is on or not.
+    pub(crate) fn make_one_pass(&mut self) {
+        self.once = Some(Instant::now());
     }
 
     /// Sets the counters to zero, as CONFIG RESETSTAT does.
@@ -112,6 +120,9 @@ fn settings(config: &Config) -> Settings {
 
 /// Takes a step if one is due. Returns how long the event loop may sleep for its part.
 pub(crate) fn poll(server: &mut Server) -> Option<Duration> {
+    if server.defrag.once.is_some() {
+        return Some(poll_once(server));
+    }
     let it = &mut server.defrag;
     if !server.config.activedefrag {
         if it.was_on {
@@ -127,10 +138,37 @@ pub(crate) fn poll(server: &mut Server) -> Option<Duration> {
         it.settings = settings;
         it.defrag.set(settings);
     }
+    let wait = visiting(server, |defrag, visit| defrag.poll(visit));
+    server.defrag.note_activity();
+    Some(wait)
+}
+
+/// The same for a pass that was asked for: it takes the most time that the configuration allows.
+fn poll_once(server: &mut Server) -> Duration {
+    let started = Instant::now();
+    if let Some(due) = server.defrag.once.filter(|due| *due > started) {
+        return due - started;
+    }
+    let settings = settings(&server.config);
+    server.defrag.settings = settings;
+    server.defrag.defrag.set(settings);
+    let goes_on = visiting(server, |defrag, visit| defrag.step(visit));
+    let percent = settings.cycle_max_percent.clamp(1, 100);
+    let wait = started.elapsed() * (100 - percent) / percent;
+    server.defrag.once = if goes_on { Instant::now().checked_add(wait) } else { None };
+    server.defrag.note_activity();
+    wait
+}
+
+/// Has `work` take a step with a visit of the databases, and counts the keys that are visited.
+fn visiting<R>(
+    server: &mut Server,
+    work: impl FnOnce(&mut Defrag<Cursor>, &mut dyn FnMut(&mut Cursor, &mut Mover<'_>) -> Visit) -> R,
+) -> R {
     let max_scan_fields = server.config.active_defrag_max_scan_fields as usize;
-    let dbs = &mut server.dbs;
+    let (it, dbs) = (&mut server.defrag, &mut server.dbs);
     let (mut current, mut over) = (it.current, false);
-    let wait = it.defrag.poll(|cursor, mover| {
+    let result = work(&mut it.defrag, &mut |cursor, mover| {
         let visit = cursor.visit(dbs, max_scan_fields, mover);
         (current, over) = ((cursor.key_hits, cursor.key_misses), visit == Visit::Done);
         visit
@@ -141,6 +179,5 @@ pub(crate) fn poll(server: &mut Server) -> Option<Duration> {
         it.key_misses += current.1;
         it.current = (0, 0);
     }
-    it.note_activity();
-    Some(wait)
+    result
 }

@@ -388,7 +388,10 @@ mod tests {
             assert_eq!(entry.overwrite(new), is_over);
             let wanted = if is_over { new } else { old };
             assert_eq!(entry.value().to_bytes().as_deref(), Some(wanted));
-            assert_eq!((entry.key(), entry.expires_at(), entry.access()), (&b"key"[..], Some(99), 5));
+            assert_eq!(
+                (entry.key(), entry.expires_at(), entry.access()),
+                (&b"key"[..], Some(99), 5)
+            );
         }
     }
 

@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn scores_follow_the_policy() {
         let lfu = super::super::lfu::Lfu { minutes: 9, log_factor: 10, decay_minutes: 1 };
-        let clock = Clock { now_ms: 0, access: 100, lfu: Some(lfu) };
+        let clock = Clock { access: 100, lfu: Some(lfu), ..Clock::default() };
         let (mut a, mut b) = (Entry::string(b"a", b"x", Some(50)), Entry::string(b"b", b"x", None));
         a.set_access(90);
         b.set_access(40);

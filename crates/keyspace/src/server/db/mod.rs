@@ -10,6 +10,7 @@
 //! | [`lazyfree`] | freeing big values on another thread |
 //! | [`walk`], [`defrag`] | visiting everything in slices, and when: active defragmentation |
 //! | [`secret`] | hashes that nobody can foresee |
+//! | [`trial`] | ways to know what has expired, to be compared |
 //! | [`still`] | vectors that are walked by others than their mover |
 //!
 //! # Invariants
@@ -29,6 +30,7 @@ pub(crate) mod list;
 mod secret;
 mod still;
 pub(crate) mod table;
+pub mod trial;
 pub(crate) mod value;
 pub(crate) mod walk;
 
@@ -56,8 +58,10 @@ pub(crate) struct Clock {
     pub(crate) now_ms: UnixMs,
     /// 24 bits of seconds, which a lookup writes into the entry,
     pub(crate) access: u32,
-    /// unless entries have counters.
+    /// unless entries have counters,
     pub(crate) lfu: Option<Lfu>,
+    /// or the client does not want its lookups to be noted (CLIENT NO-TOUCH).
+    pub(crate) no_touch: bool,
 }
 
 /// Keys looked at for expiry between two looks at the clock.
@@ -132,9 +136,12 @@ impl Db {
         &self.expiry
     }
 
-    /// Moves the memory of the expiry index from `at` on. Returns whether that was all.
-    fn relocate_expiry(&mut self, at: &mut usize, mover: &mut Mover<'_>) -> bool {
-        self.expiry.relocate(at, mover)
+    /// Moves the memory of the expiry index from `at` on, and of the one that is being made. Returns
+    /// whether that was all.
+    fn relocate_expiry(&mut self, at: &mut [usize; 2], mover: &mut Mover<'_>) -> bool {
+        let [present, coming] = at;
+        self.expiry.relocate(present, mover)
+            && self.rebuild.as_mut().is_none_or(|it| it.index.relocate(coming, mover))
     }
 
     /// The entry of a key, noted as used.
@@ -142,9 +149,14 @@ impl Db {
     pub(crate) fn lookup(&mut self, key: &[u8], clock: Clock) -> Option<&mut Entry> {
         let Some(lfu) = clock.lfu else {
             let entry = self.peek(key, clock)?;
-            entry.set_access(clock.access);
+            if !clock.no_touch {
+                entry.set_access(clock.access);
+            }
             return Some(entry);
         };
+        if clock.no_touch {
+            return self.peek(key, clock);
+        }
         let draw = self.draw();
         let entry = self.peek(key, clock)?;
         entry.set_access(lfu.used(entry.access(), draw));

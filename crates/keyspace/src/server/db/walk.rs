@@ -18,9 +18,9 @@ pub(crate) struct Cursor {
     db: usize,
     at: Walk,
     inside: Option<Inside>,
-    /// Whether the table has been visited, and the slots of the expiry index from here on not.
+    /// Whether the table has been visited, and the slots of the expiry indexes from here on not.
     table_done: bool,
-    slot: usize,
+    slots: [usize; 2],
     /// Keys of which something was moved, and others.
     pub(crate) key_hits: u64,
     pub(crate) key_misses: u64,
@@ -60,10 +60,10 @@ impl Cursor {
                     return Visit::More;
                 }
             }
-            if !db.relocate_expiry(&mut self.slot, mover) {
+            if !db.relocate_expiry(&mut self.slots, mover) {
                 return Visit::More;
             }
-            (self.db, self.slot, self.table_done) = (self.db + 1, 0, false);
+            (self.db, self.slots, self.table_done) = (self.db + 1, [0; 2], false);
         }
         Visit::Done
     }

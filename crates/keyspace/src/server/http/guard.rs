@@ -5,10 +5,11 @@
 //! that nobody can point elsewhere, an address or `localhost`. It can send a POST without asking
 //! only if that has no header of its own: so acting needs the token in a header, and an `Origin`,
 //! where there is one, must be this place. The token is new at each start, compared in constant
-//! time, and printed on the console; cookies, which browsers add by themselves, are not used.
+//! time, and printed on the console; cookies, which browsers add by themselves, are not used. Where
+//! the address can be reached from other machines, figures are shown for the token only too.
 
 use hyper::HeaderMap;
-use hyper::header::{HOST, ORIGIN};
+use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 
@@ -45,12 +46,19 @@ impl Guard {
         name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
     }
 
+    /// Whether the request has the token: in its own header, or in the one that scrapers of metrics
+    /// can be told to send.
+    pub(super) fn knows_token(&self, headers: &HeaderMap) -> bool {
+        let bearer = || text(headers, AUTHORIZATION.as_str())?.strip_prefix("Bearer ");
+        let token = text(headers, TOKEN_HEADER).or_else(bearer).unwrap_or_default();
+        bool::from(token.as_bytes().ct_eq(self.token.as_bytes()))
+    }
+
     /// Whether the request may change anything.
     pub(super) fn may_act(&self, headers: &HeaderMap) -> bool {
-        let token = text(headers, TOKEN_HEADER).unwrap_or_default();
         let is_ours = text(headers, ORIGIN.as_str())
             .is_none_or(|origin| origin.strip_prefix("http://") == text(headers, HOST.as_str()));
-        bool::from(token.as_bytes().ct_eq(self.token.as_bytes())) && is_ours
+        self.knows_token(headers) && is_ours
     }
 }
 
@@ -78,6 +86,15 @@ mod tests {
             assert!(!Guard::is_for_us(&headers(&[("host", host)])), "{host}");
         }
         assert!(!Guard::is_for_us(&headers(&[])));
+    }
+
+    #[test]
+    fn the_token_may_come_as_that_of_a_bearer() {
+        let guard = Guard::new().expect("random bytes");
+        let bearer = |value: &str| guard.knows_token(&headers(&[("authorization", value)]));
+        assert!(bearer(&format!("Bearer {}", guard.token())));
+        assert!(!bearer(guard.token()) && !bearer("Bearer ") && !bearer("Bearer 0123"));
+        assert!(!guard.knows_token(&headers(&[])));
     }
 
     #[test]

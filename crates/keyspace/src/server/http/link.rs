@@ -4,7 +4,7 @@
 //! one-shot channel, which takes it without waiting; whoever asked may be gone by then.
 
 use crate::server::Server;
-use crate::server::config::params::Param;
+use crate::server::config::Config;
 use mio::Waker;
 use serde::Serialize;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -39,8 +39,10 @@ pub(super) enum Ask {
     Facts(oneshot::Sender<Facts>),
     /// To give free memory back, as MEMORY PURGE does; the answer is how many bytes that were.
     Purge(oneshot::Sender<u64>),
-    /// To set `activedefrag`.
-    ActiveDefrag(bool, oneshot::Sender<()>),
+    /// To set `activedefrag`; the answer is why that cannot be.
+    ActiveDefrag(bool, oneshot::Sender<Result<(), &'static str>>),
+    /// To make one pass of defragmentation now; the same answer.
+    Defrag(oneshot::Sender<Result<(), &'static str>>),
 }
 
 /// The page's end.
@@ -77,18 +79,26 @@ impl LoopEnd {
         for ask in self.asks.try_iter() {
             match ask {
                 Ask::Facts(to) => drop(to.send(facts(server))),
-                Ask::Purge(to) => drop(to.send(tallow::purge())),
-                Ask::ActiveDefrag(on, to) => {
-                    server.config.activedefrag = on;
-                    let param = Param::find("activedefrag");
-                    if let Some(changed) = param.and_then(|param| param.changed) {
-                        changed(server);
+                Ask::Purge(to) => drop(to.send(server.purge())),
+                Ask::ActiveDefrag(on, to) => drop(to.send(set_active_defrag(server, on))),
+                Ask::Defrag(to) => {
+                    let config = Config { activedefrag: true, ..server.config.clone() };
+                    let can = config.fits(server.allocator).map_err(|(_, why)| why);
+                    if can.is_ok() {
+                        server.defrag.make_one_pass();
                     }
-                    let _ = to.send(());
+                    let _ = to.send(can);
                 }
             }
         }
     }
+}
+
+fn set_active_defrag(server: &mut Server, on: bool) -> Result<(), &'static str> {
+    let config = Config { activedefrag: on, ..server.config.clone() };
+    config.fits(server.allocator).map_err(|(_, why)| why)?;
+    server.config = config;
+    Ok(())
 }
 
 fn facts(server: &Server) -> Facts {

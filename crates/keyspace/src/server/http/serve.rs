@@ -20,6 +20,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot::Sender;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
@@ -53,6 +54,8 @@ type Answer = Response<Full<Bytes>>;
 
 struct Page {
     guard: Guard,
+    /// Whether others than this machine reach it: they are shown figures for the token only.
+    is_open: bool,
     link: PageEnd,
     /// The last state and when it was taken; locked while another is, so that all share it.
     last: Mutex<Option<(Instant, Arc<State>)>>,
@@ -83,7 +86,7 @@ pub(crate) fn start(config: &Config, waker: Waker) -> anyhow::Result<(LoopEnd, S
         .name("page".to_owned())
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            if let Err(error) = run(listener, guard, link) {
+            if let Err(error) = run(listener, guard, link, !is_loopback(address.ip())) {
                 tracing::error!("the page has ended: {error:#}");
             }
         })
@@ -91,11 +94,11 @@ pub(crate) fn start(config: &Config, waker: Waker) -> anyhow::Result<(LoopEnd, S
     Ok((loop_end, url))
 }
 
-fn run(listener: TcpListener, guard: Guard, link: PageEnd) -> anyhow::Result<()> {
+fn run(listener: TcpListener, guard: Guard, link: PageEnd, is_open: bool) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let tasks = tokio::task::LocalSet::new();
-    let page = Page { guard, link, last: Mutex::new(None) };
+    let page = Page { guard, is_open, link, last: Mutex::new(None) };
     tasks.block_on(&runtime, accept(listener, Rc::new(page)))
 }
 
@@ -129,7 +132,10 @@ async fn respond(page: Rc<Page>, request: Request<Incoming>) -> Result<Answer, I
     // Bodies are never read: hyper closes the connection behind one that was sent.
     Ok(match (Guard::is_for_us(request.headers()), request.method()) {
         (false, _) => plain(StatusCode::MISDIRECTED_REQUEST, "not the name of this server"),
-        (true, &Method::GET) => page.get(request.uri().path()).await,
+        (true, &Method::GET) => {
+            let may_know = !page.is_open || page.guard.knows_token(request.headers());
+            page.get(request.uri().path(), may_know).await
+        }
         (true, &Method::POST) if page.guard.may_act(request.headers()) => {
             page.act(request.uri().path()).await
         }
@@ -139,12 +145,15 @@ async fn respond(page: Rc<Page>, request: Request<Incoming>) -> Result<Answer, I
 }
 
 impl Page {
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str, may_know: bool) -> Answer {
         if let Some((_, kind, text)) = FILES.iter().find(|file| file.0 == path) {
             return answer(StatusCode::OK, kind, *text);
         }
         if !matches!(path, "/api/state" | "/metrics" | "/healthz") {
             return plain(StatusCode::NOT_FOUND, "there is nothing here");
+        }
+        if !may_know && path != "/healthz" {
+            return plain(StatusCode::FORBIDDEN, "the token is missing or wrong");
         }
         let Some(state) = self.state().await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "the event loop does not answer");
@@ -162,25 +171,31 @@ impl Page {
 
     async fn act(&self, path: &str) -> Answer {
         let done = match path {
-            "/api/purge" => self.ask(Ask::Purge).await.map(|bytes| format!("{bytes}")),
-            "/api/activedefrag/yes" => self.set_active_defrag(true).await,
-            "/api/activedefrag/no" => self.set_active_defrag(false).await,
+            "/api/purge" => self.ask(Ask::Purge).await.map(|bytes| Ok(format!("{bytes}"))),
+            "/api/defrag" => self.told(Ask::Defrag).await,
+            "/api/activedefrag/yes" => self.told(|to| Ask::ActiveDefrag(true, to)).await,
+            "/api/activedefrag/no" => self.told(|to| Ask::ActiveDefrag(false, to)).await,
             _ => return plain(StatusCode::NOT_FOUND, "there is nothing here"),
         };
         tracing::info!("asked for by the page: {path}");
         // What was done should be seen at once.
         *self.last.lock().await = None;
         match done {
-            Some(text) => plain(StatusCode::OK, text),
+            Some(Ok(text)) => plain(StatusCode::OK, text),
+            Some(Err(why)) => plain(StatusCode::CONFLICT, why),
             None => plain(StatusCode::SERVICE_UNAVAILABLE, "the event loop does not answer"),
         }
     }
 
-    async fn set_active_defrag(&self, on: bool) -> Option<String> {
-        self.ask(|to| Ask::ActiveDefrag(on, to)).await.map(|()| "ok".to_owned())
+    /// What is answered to something that may be refused.
+    async fn told(
+        &self,
+        ask: impl FnOnce(Sender<Result<(), &'static str>>) -> Ask,
+    ) -> Option<Result<String, &'static str>> {
+        Some(self.ask(ask).await?.map(|()| "ok".to_owned()))
     }
 
-    async fn ask<T>(&self, ask: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Ask) -> Option<T> {
+    async fn ask<T>(&self, ask: impl FnOnce(Sender<T>) -> Ask) -> Option<T> {
         timeout(ANSWER_TIMEOUT, self.link.ask(ask)).await.ok().flatten()
     }
 

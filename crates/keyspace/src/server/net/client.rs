@@ -40,6 +40,8 @@ pub(crate) struct Client {
     pub(crate) authenticated: bool,
     /// Whether it is exempt from eviction (CLIENT NO-EVICT).
     pub(crate) no_evict: bool,
+    /// Whether its lookups leave no trace in the keys (CLIENT NO-TOUCH).
+    pub(crate) no_touch: bool,
     /// What it listens to.
     pub(crate) topics: Topics,
     /// When it came.
@@ -77,6 +79,7 @@ impl Client {
             lib_version: String::new(),
             authenticated,
             no_evict: false,
+            no_touch: false,
             topics: Topics::new(),
             created_ms: now,
             active_ms: now,

@@ -25,7 +25,7 @@ use crate::server::http::{self, link::LoopEnd};
 use crate::server::maxmemory;
 use crate::server::memory::background;
 use crate::server::resp::request::{Bounds, Scanned};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, ErrorKind, Read};
@@ -68,6 +68,9 @@ struct EventLoop {
 /// If it cannot listen, or the system gives no means to wait for events.
 pub(crate) fn run(mut config: Config, allocator: Allocator) -> anyhow::Result<()> {
     log::start();
+    if let Err((_, why)) = config.fits(allocator) {
+        bail!("{why}");
+    }
     limits::raise_descriptors(&mut config);
     let (mut listeners, port) = listen(&config)?;
     let poll = Poll::new().context("cannot wait for events")?;

@@ -47,6 +47,7 @@ pub(crate) fn check(server: &mut Server, client: &mut Client) {
         client.dead = true;
         client.query.free();
     }
+    server.recent_max.note(client, server.clock.now_ms);
     check_output(server, client);
 }
 
@@ -112,10 +113,12 @@ pub(crate) fn evict(server: &mut Server) {
     if limit == 0 || total_bytes(server) <= limit.max(LEAST_FOR_CLIENTS_BYTES) {
         return;
     }
-    let all = server.clients.iter().map(|(place, it)| (it.memory_bytes() as u64, place));
-    let mut sizes: Vec<(u64, usize)> = all.collect();
-    let mut sum: u64 = sizes.iter().map(|(bytes, _)| bytes).sum();
-    sizes.retain(|(_, place)| server.clients.at(*place).is_some_and(|it| !it.no_evict && !it.dead));
+    // What those take that are cut off already will be free at once.
+    let living = || server.clients.iter().filter(|(_, it)| !it.dead);
+    let mut sum: u64 = living().map(|(_, it)| it.memory_bytes() as u64).sum();
+    let evictable = living().filter(|(_, it)| !it.no_evict);
+    let mut sizes: Vec<(u64, usize)> =
+        evictable.map(|(place, it)| (it.memory_bytes() as u64, place)).collect();
     sizes.sort_unstable();
     while sum > limit.max(LEAST_FOR_CLIENTS_BYTES)
         && let Some((bytes, place)) = sizes.pop()

@@ -11,6 +11,7 @@
 //! | [`cron`] | what is done `hz` times a second |
 //! | [`expire`] | removing keys whose time has come, in slices |
 //! | [`limits`] | who is cut off, and when |
+//! | [`recent`] | the largest buffers of the last seconds |
 //! | [`log`] | the server's log |
 
 pub(crate) mod client;
@@ -21,5 +22,6 @@ pub(crate) mod expire;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod log;
+pub(crate) mod recent;
 pub(crate) mod stream;
 mod wait;

@@ -8,6 +8,7 @@ use super::super::fail::int;
 use super::super::{Ctx, Fail, Handled};
 use crate::server::Server;
 use crate::server::net::client::{Client, PUBSUB_CLASS};
+use crate::server::net::limits::KEPT_OUTPUT_BYTES;
 use crate::server::pubsub::Kind;
 use crate::server::resp::Resp;
 use std::fmt::Write;
@@ -32,7 +33,10 @@ fn parse_type(arg: &[u8]) -> Result<&'static str, Fail> {
 fn describe(server: &Server, client: &Client, text: &mut String) {
     let now = server.clock.now_ms;
     let seconds = |since: i64| (now - since).max(0) / 1000;
-    let unsent = client.reply.unsent().len();
+    // There, replies beyond 16 KiB wait in a list of blocks; here it is the one buffer, grown.
+    let (waiting, room) = (client.reply.unsent().len(), client.reply.buffer_bytes());
+    let is_long = room > KEPT_OUTPUT_BYTES && waiting > 0;
+    let (in_buffer, in_list) = if is_long { (0, room) } else { (waiting, 0) };
     let mut flags = String::new();
     for (is_set, flag) in [
         (client.class() == PUBSUB_CLASS, 'P'),
@@ -40,6 +44,7 @@ fn describe(server: &Server, client: &Client, text: &mut String) {
         (client.dead, 'A'),
         (client.stream.is_unix(), 'U'),
         (client.no_evict, 'e'),
+        (client.no_touch, 'T'),
     ] {
         flags.extend(is_set.then_some(flag));
     }
@@ -53,8 +58,8 @@ fn describe(server: &Server, client: &Client, text: &mut String) {
     let _ = writeln!(
         text,
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={} psub={} \
-         ssub=0 multi=-1 qbuf={} qbuf-free={} argv-mem={} multi-mem=0 rbs={} rbp={} obl={unsent} \
-         oll=0 omem=0 tot-mem={} events={events} cmd={command} user=default redir=-1 resp={resp} \
+         ssub=0 multi=-1 qbuf={} qbuf-free={} argv-mem={} multi-mem=0 rbs={} rbp={} obl={in_buffer} \
+         oll={} omem={in_list} tot-mem={} events={events} cmd={command} user=default redir=-1 resp={resp} \
          lib-name={} lib-ver={}",
         client.id,
         client.address,
@@ -69,8 +74,9 @@ fn describe(server: &Server, client: &Client, text: &mut String) {
         client.query.len(),
         client.query.capacity() - client.query.len(),
         client.scanner.buffer_bytes(),
-        client.reply.buffer_bytes(),
-        client.reply.buffer_bytes(),
+        room,
+        room,
+        u32::from(is_long),
         client.memory_bytes(),
         client.lib_name,
         client.lib_version,

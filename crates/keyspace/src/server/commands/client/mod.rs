@@ -52,6 +52,11 @@ pub(crate) const TABLE: &[CommandSpec] = &[CommandSpec::new("client", -2, 0, unk
             "7.0.0",
             "Sets the client eviction mode of the connection.",
         ),
+        CommandSpec::new("no-touch", 3, ANY_TIME, no_touch).doc(
+            "connection",
+            "7.2.0",
+            "Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
+        ),
         CommandSpec::new("help", 2, ANY_TIME, client_help).doc(
             "connection",
             "5.0.0",
@@ -118,12 +123,23 @@ fn setinfo(ctx: &mut Ctx<'_>) -> Handled {
     Ok(())
 }
 
+/// ON or OFF.
+fn switch(ctx: &Ctx<'_>) -> Result<bool, Fail> {
+    match (ctx.arg_is(2, "on"), ctx.arg_is(2, "off")) {
+        (true, _) => Ok(true),
+        (_, true) => Ok(false),
+        _ => Err(Fail::SYNTAX),
+    }
+}
+
 fn no_evict(ctx: &mut Ctx<'_>) -> Handled {
-    ctx.client.no_evict = match (ctx.arg_is(2, "on"), ctx.arg_is(2, "off")) {
-        (true, _) => true,
-        (_, true) => false,
-        _ => return Err(Fail::SYNTAX),
-    };
+    ctx.client.no_evict = switch(ctx)?;
+    ctx.reply().ok();
+    Ok(())
+}
+
+fn no_touch(ctx: &mut Ctx<'_>) -> Handled {
+    ctx.client.no_touch = switch(ctx)?;
     ctx.reply().ok();
     Ok(())
 }
@@ -163,6 +179,8 @@ fn client_help(ctx: &mut Ctx<'_>) -> Handled {
             "      Return clients of specified IDs only.",
             "NO-EVICT (ON|OFF)",
             "    Protect current client connection from eviction.",
+            "NO-TOUCH (ON|OFF)",
+            "    Will not touch LRU/LFU stats when this mode is on.",
             "SETNAME <name>",
             "    Assign the name <name> to the current connection.",
             "SETINFO <option> <value>",

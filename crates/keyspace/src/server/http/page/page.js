@@ -91,7 +91,7 @@ function tiles(s, before) {
   const limit = s.server.max_memory_bytes ? `maxmemory ${size(s.server.max_memory_bytes)}` : "no maxmemory";
   get("about").textContent = `${s.version} on Tallow, ${limit}, hits ${looked ? percent(100 * hits / looked) : "none yet"}, a defrag pass would release ${size(s.memory.evacuable_bytes)}`;
   get("defrag").setAttribute("aria-pressed", s.server.active_defrag);
-  get("defrag").textContent = `Defrag: ${s.server.active_defrag ? "on" : "off"}`;
+  get("defrag").textContent = `Active defrag: ${s.server.active_defrag ? "on" : "off"}`;
 }
 
 function heat(all) {
@@ -114,7 +114,7 @@ function heat(all) {
 
 async function look() {
   try {
-    const answer = await fetch("/api/state");
+    const answer = await fetch("/api/state", { headers: { "X-Keyspace-Token": get("token").value } });
     if (!answer.ok) throw Error(await answer.text());
     const state = await answer.json();
     // Another run of the server: what was before belongs to the one that is gone.
@@ -142,5 +142,6 @@ async function act(path) {
 }
 get("actions").addEventListener("submit", (it) => it.preventDefault());
 get("purge").addEventListener("click", () => act("/api/purge"));
+get("once").addEventListener("click", () => act("/api/defrag"));
 get("defrag").addEventListener("click", () => act(`/api/activedefrag/${get("defrag").getAttribute("aria-pressed") === "true" ? "no" : "yes"}`));
 look();
