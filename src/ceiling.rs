@@ -11,8 +11,8 @@ use crate::sync::{AtomicUsize, Ordering};
 /// The number, in bytes of pages and mappings in use.
 pub(crate) struct Ceiling(AtomicUsize);
 
-/// Of this process. Relaxed throughout: a number of its own, and one that is a
-/// moment late does no harm.
+/// Of this process. Relaxed where it is compared: a number of its own, and one that is
+/// a moment late does no harm.
 pub(crate) static CEILING: Ceiling = Ceiling(AtomicUsize::new(usize::MAX));
 
 impl Ceiling {
@@ -29,6 +29,12 @@ impl Ceiling {
     }
 
     pub(crate) fn set(&self, bytes: usize) {
-        self.0.store(bytes, Ordering::Relaxed);
+        // Release pairs with the Acquire in `open`: limits are there before it is.
+        self.0.store(bytes, Ordering::Release);
+    }
+
+    /// Takes it away; whatever led to the number before is seen now.
+    pub(crate) fn open(&self) {
+        self.0.swap(usize::MAX, Ordering::Acquire);
     }
 }

@@ -191,8 +191,17 @@ pub fn stats() -> LimitStats {
 /// try may be made. A refusal is noted if it is the last word.
 #[cold]
 pub(crate) fn look(bytes: usize, is_last_word: bool) -> bool {
-    if CEILING.is_open() || !LIMITED.load(Ordering::Relaxed) {
+    if CEILING.is_open() {
         return false;
+    }
+    if !LIMITED.load(Ordering::Relaxed) {
+        // Left behind by a thread that looked while limits were lifted, or limits are
+        // just being set: then they are seen below, since they come before the number.
+        CEILING.open();
+        if LIMITED.load(Ordering::Relaxed) {
+            CEILING.set(0);
+        }
+        return true;
     }
     if CENTRAL.permits(bytes) {
         // Another thread has looked, or the system had no more: who knows.
@@ -309,5 +318,31 @@ fn measured(measure: Measure) -> usize {
             let blocks = CENTRAL.huge.books().bytes + CENTRAL.huge.shelf_bytes();
             (backed.saturating_sub(punched) << LG_PAGE) + own + blocks
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::Tallow;
+    use core::alloc::{GlobalAlloc, Layout};
+
+    /// A thread that looks while the limits are lifted may set the number last.
+    #[test]
+    fn a_late_look_leaves_no_limit_behind() {
+        let _alone = crate::faults::alone();
+        set(Measure::Allocated, Limits { soft_bytes: None, hard_bytes: Some(1 << 40) });
+        set(Measure::Allocated, Limits::NONE);
+        // What such a thread leaves behind.
+        CEILING.set(1);
+        for size in [100_000, 2 << 20, 40, 5000] {
+            let layout = Layout::from_size_align(size, 8).expect("a layout");
+            // SAFETY: the size is not 0.
+            let block = unsafe { Tallow.alloc(layout) };
+            assert!(!block.is_null(), "{size} bytes refused without a limit");
+            // SAFETY: allocated just now, with this layout.
+            unsafe { Tallow.dealloc(block, layout) };
+        }
+        assert!(CEILING.is_open());
     }
 }

@@ -23,6 +23,7 @@ tallow::account!(Soft = "soft");
 tallow::account!(Moved = "moved");
 tallow::account!(Charged = "charged");
 tallow::account!(Ended = "ended");
+tallow::account!(Watched = "watched");
 
 type Bytes<P> = VecIn<u8, In<P>>;
 
@@ -121,6 +122,31 @@ fn what_one_thread_takes_another_gives_back() {
     assert_eq!(stats.allocations, (THREADS * EACH) as u64);
     drop(held);
     assert_eq!(Handed::account().live_bytes(), 0);
+}
+
+/// Whoever looks while a thread enters what is fresh may find too much, by what is
+/// fresh, but not too little.
+#[test]
+fn a_look_in_between_never_finds_too_little() {
+    const KEPT: usize = 1 << 20;
+    let (account, done) = (Watched::account(), AtomicU64::new(0));
+    account.charge(KEPT);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..4_000_000 {
+                account.charge(3000);
+                account.credit(3000);
+            }
+            done.store(1, Ordering::Relaxed);
+        });
+        let mut least = u64::MAX;
+        while done.load(Ordering::Relaxed) == 0 {
+            least = least.min(account.live_bytes());
+        }
+        assert!(least >= KEPT as u64, "{least} of {KEPT} bytes");
+    });
+    account.credit(KEPT);
+    assert_eq!(account.stats().live_bytes, 0);
 }
 
 #[test]

@@ -3,13 +3,14 @@
 //! A thread's tallies are a page of metadata, made when it first uses an account.
 //! They belong to its record: the next thread with that record goes on with them,
 //! so no sum is lost when a thread ends, nor in a forked child. The thread itself
-//! adds by plain loads and stores; everybody may read. Relaxed throughout: each
-//! field is a sum of its own.
+//! adds by plain loads and stores; everybody may read. Relaxed but for what Y2 says:
+//! each field is a sum of its own.
 //!
 //! - Y1: only the thread whose cache points to a tally writes it. The first tally
 //!   of a page is nobody's: it stays zero, so that its account takes the slow path.
 //! - Y2: what is fresh is added to the sums before it is taken from the fresh ones of
-//!   requests, and after for returns: so whoever reads in between may find too much
+//!   requests, and after for returns; and it is read in the same order: of requests what
+//!   is fresh first, of returns the sums. So whoever reads in between may find too much
 //!   live, by what is fresh, but not too little.
 
 use super::cache::Cache;
@@ -60,10 +61,14 @@ pub(crate) struct Sums {
     pub(crate) frees: u64,
 }
 
-/// Adds where only this thread writes.
+/// Adds where only this thread writes. Release pairs with the Acquire in `told`.
 #[inline(always)]
 fn add(sum: &AtomicU64, n: u64) {
-    sum.store(sum.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    sum.store(sum.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
+}
+
+fn sum(one: (u64, u64), other: (u64, u64)) -> (u64, u64) {
+    (one.0.wrapping_add(other.0), one.1.wrapping_add(other.1))
 }
 
 impl Side {
@@ -92,16 +97,16 @@ impl Side {
     }
 
     fn fresh(&self) -> (u64, u64) {
-        let fresh = self.fresh.load(Ordering::Relaxed);
+        // Acquire pairs with the Release in `settle`: what is fresh no more has been
+        // added (Y2).
+        let fresh = self.fresh.load(Ordering::Acquire);
         (fresh >> LG_COUNT, fresh & ((1 << LG_COUNT) - 1))
     }
 
-    fn sums(&self) -> (u64, u64) {
-        let (bytes, blocks) = self.fresh();
-        (
-            self.bytes.load(Ordering::Relaxed).wrapping_add(bytes),
-            self.blocks.load(Ordering::Relaxed).wrapping_add(blocks),
-        )
+    fn told(&self) -> (u64, u64) {
+        // Acquire pairs with the Release in `add`: what has been added is fresh no
+        // more (Y2).
+        (self.bytes.load(Ordering::Acquire), self.blocks.load(Ordering::Acquire))
     }
 }
 
@@ -154,8 +159,10 @@ impl Tally {
 
     fn sums(&self) -> Sums {
         // The returns first: what they belong to was asked for before.
-        let (returned_bytes, frees) = self.returned.sums();
-        let (asked_bytes, allocations) = self.asked.sums();
+        let told = self.returned.told();
+        let (returned_bytes, frees) = sum(told, self.returned.fresh());
+        let fresh = self.asked.fresh();
+        let (asked_bytes, allocations) = sum(fresh, self.asked.told());
         Sums { asked_bytes, returned_bytes, allocations, frees }
     }
 }
