@@ -31,7 +31,11 @@ pub const MAX_SEGMENTS: usize = 1 << 19;
 
 /// Address bits that the segment map covers: what Linux gives to programs on
 /// x86-64 and aarch64 unless they ask for more by a hint, which Tallow never does.
+#[cfg(not(miri))]
 pub const LG_ADDRESS: u32 = 48;
+/// As above; Miri gives low addresses, and looks at the whole map with each access.
+#[cfg(miri)]
+pub const LG_ADDRESS: u32 = 36;
 
 /// Largest size, in bytes, that is served from slabs.
 pub const SMALL_MAX_BYTES: usize = 32 << 10;

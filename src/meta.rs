@@ -113,7 +113,9 @@ impl Meta {
             return;
         };
         kind.bytes = bytes;
-        let node = node.cast::<FreeNode>().as_ptr();
+        // From the address: the pointer that comes back may have been made from a
+        // reference, which leads to the header alone. Chunks are exposed.
+        let node = ptr::with_exposed_provenance_mut::<FreeNode>(node.addr().get());
         // SAFETY: the node is ours, and the link lies behind its first word (M2).
         unsafe { (*node).next = kind.free };
         kind.free = node;

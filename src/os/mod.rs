@@ -11,23 +11,32 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
-#[cfg(all(target_os = "linux", not(tallow_portable)))]
+#[cfg(all(target_os = "linux", not(tallow_portable), not(miri)))]
 mod linux;
-#[cfg(not(all(target_os = "linux", not(tallow_portable))))]
+#[cfg(not(miri))]
+mod map;
+#[cfg(miri)]
+mod miri;
+#[cfg(not(all(target_os = "linux", not(tallow_portable), not(miri))))]
 mod portable;
 mod unix;
 
-#[cfg(all(target_os = "linux", not(tallow_portable)))]
+#[cfg(all(target_os = "linux", not(tallow_portable), not(miri)))]
 use linux as native;
-#[cfg(not(all(target_os = "linux", not(tallow_portable))))]
+#[cfg(miri)]
+use miri as native;
+#[cfg(miri)]
+use miri as map;
+#[cfg(not(any(miri, all(target_os = "linux", not(tallow_portable)))))]
 use portable as native;
 
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::ptr::NonNull;
 
+pub(crate) use map::at_fork;
 pub(crate) use native::{alone, now_ms};
-pub(crate) use unix::{arm_exit_hook, at_fork, environment, processors, read_file, write_stderr};
+pub(crate) use unix::{arm_exit_hook, environment, processors, read_file, write_stderr};
 
 /// One counter for each kind of call. Relaxed throughout: they order nothing.
 #[derive(Default)]
@@ -127,7 +136,7 @@ pub(crate) fn mapping_align() -> usize {
 /// `align`, backed by nothing until it is written. `None` when the system has
 /// no more, or when the sum overflows.
 pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    call(&CALLS.reserve, || unix::reserve(bytes, align))
+    call(&CALLS.reserve, || map::reserve(bytes, align))
 }
 
 /// Gives address space back.
@@ -136,7 +145,7 @@ pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
 /// The range lies in a mapping of [`reserve`]'s, and nothing uses it any more.
 pub(crate) unsafe fn release(at: NonNull<u8>, bytes: usize) -> bool {
     // SAFETY: the caller's promise.
-    call(&CALLS.release, || unsafe { unix::release(at, bytes) }).is_some()
+    call(&CALLS.release, || unsafe { map::release(at, bytes) }).is_some()
 }
 
 /// Gives the memory of a range back and keeps its address space. After `true`

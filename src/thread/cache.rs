@@ -181,6 +181,7 @@ impl Cache {
     #[inline(always)]
     pub(crate) fn free<const COUNTED: bool>(&self, class: Class, region: *mut u8, size: usize) {
         light_fence();
+        let region = whole(region);
         let magazine = self.magazines.of(class);
         let cur = magazine.cur.load(Ordering::Relaxed);
         if cur >= magazine.end.load(Ordering::Relaxed) {
@@ -585,6 +586,14 @@ impl Cache {
             each_record(|record| take_recalled(&mut record.lock.lock(), record));
         }
     }
+}
+
+/// A pointer to all of the region whose last owner's pointer is `block`: his may reach
+/// the value alone that he had there. No instruction. Segments are exposed where they
+/// are reserved.
+#[inline(always)]
+fn whole(block: *mut u8) -> *mut u8 {
+    ptr::with_exposed_provenance_mut(block.addr())
 }
 
 /// Held while caches are recalled: so a record that is found recalled was so

@@ -177,8 +177,10 @@ impl Record {
         if grown >> i & 1 == 1 {
             return self.many[i].load(Ordering::Relaxed);
         }
-        // SAFETY: the items lie behind the record, in its node.
-        unsafe { ptr::from_ref(self).add(1).cast_mut().cast::<Slot>().add(i * FEW) }
+        // Behind the record, in its node: from the address, since `self` leads to the
+        // record alone. Metadata is exposed where it is reserved.
+        let few = ptr::from_ref(self).addr() + size_of::<Self>();
+        ptr::with_exposed_provenance_mut::<Slot>(few).wrapping_add(i * FEW)
     }
 
     /// Sees to it that there is room for all items that a magazine of `class` may
