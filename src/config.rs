@@ -51,13 +51,28 @@ pub const MAX_ARENAS: usize = 4;
 /// Bytes that one magazine may hold, where the class lets it.
 pub const MAGAZINE_BYTES: usize = 64 << 10;
 /// Items that one magazine may hold at most.
+#[cfg(not(loom))]
 pub const MAGAZINE_MAX: usize = 4096;
+/// As above, in a model.
+#[cfg(loom)]
+pub const MAGAZINE_MAX: usize = 4;
 /// Items that every class may hold, however large its regions.
 pub const MAGAZINE_MIN: usize = 1;
 /// Frees of a thread that has never allocated which do not give it a cache.
 pub const EARLY_FREES: u32 = 16;
 /// Items that a magazine starts with at most; their number doubles with use.
+#[cfg(not(loom))]
 pub const MAGAZINE_START: usize = 8;
+/// As above, in a model.
+#[cfg(loom)]
+pub const MAGAZINE_START: usize = 2;
+/// Items of each class that lie close together at first, so that a thread that
+/// hardly allocates touches few pages.
+#[cfg(not(loom))]
+pub const MAGAZINE_FEW: usize = 16;
+/// As above, in a model.
+#[cfg(loom)]
+pub const MAGAZINE_FEW: usize = 2;
 /// Bytes that each magazine of a thread may hold at first,
 pub const MAGAZINE_START_BYTES: usize = 1024;
 /// and how many more for each time that the thread has taken a slow path: one that
@@ -76,7 +91,11 @@ pub const DECAY_MS: u64 = 10_000;
 
 /// Accounts with tallies for each thread; those declared beyond are exact as well,
 /// but share a counter between threads.
+#[cfg(not(loom))]
 pub const MAX_ACCOUNTS: usize = 64;
+/// As above, in a model.
+#[cfg(loom)]
+pub const MAX_ACCOUNTS: usize = 2;
 
 /// Bytes that processors hand to each other at once.
 pub const CACHE_LINE_BYTES: usize = 64;

@@ -178,6 +178,9 @@
 //! - Empty slabs were on their way to the page heap with no lock held, where an
 //!   audit or a fork in between missed them; a segment could be unmapped under
 //!   `should_move`, which then took any address: found by review.
+//! - The reader of an account's tallies could count returns twice while their thread
+//!   told the account, and find too little live; on processors that reorder stores it
+//!   could also miss requests: found by the model of telling against reading.
 //! - A huge block was off the table while it was remapped, and a fork in between
 //!   lost it from the child's books: found by auditing forked children.
 //!

@@ -55,7 +55,6 @@ mod slab;
 // Floor 6
 mod arena;
 // Floor 7
-#[cfg(not(loom))]
 mod thread;
 // Floor 8
 #[cfg(not(loom))]

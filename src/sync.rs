@@ -7,6 +7,7 @@
 #[cfg(not(loom))]
 mod imp {
     use core::cell::UnsafeCell;
+    pub(crate) use core::sync::atomic::fence;
     pub(crate) use core::sync::atomic::{
         AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
     };
@@ -48,6 +49,11 @@ mod imp {
         let _ = at;
     }
 
+    /// So many null pointers.
+    pub(crate) const fn nulls<T, const N: usize>() -> [AtomicPtr<T>; N] {
+        [const { AtomicPtr::new(core::ptr::null_mut()) }; N]
+    }
+
     /// One half of an asymmetric fence: keeps the compiler from moving accesses
     /// across it and costs no instruction. The other half is
     /// `os::barrier_everywhere`, which makes the processor keep the same order.
@@ -59,7 +65,14 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence,
+    };
+
+    std::thread_local! {
+        /// Of the thread that runs a model; loom's threads are coroutines on it.
+        static FENCES: std::cell::Cell<bool> = const { std::cell::Cell::new(true) };
+    }
 
     pub(crate) struct Cell<T>(loom::cell::UnsafeCell<T>);
 
@@ -81,6 +94,24 @@ mod imp {
     }
 
     pub(crate) fn prefetch<T>(_: *const T) {}
+
+    pub(crate) fn nulls<T, const N: usize>() -> [AtomicPtr<T>; N] {
+        core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut()))
+    }
+
+    /// Loom has no asymmetric fence: a full one stands in for each half, which orders
+    /// the same where a light one meets the other half, and more where two light ones
+    /// meet. So a model has light fences on one thread only.
+    pub(crate) fn light_fence() {
+        if FENCES.with(std::cell::Cell::get) {
+            loom::sync::atomic::fence(super::Ordering::SeqCst);
+        }
+    }
+
+    /// Has [`light_fence`] do nothing from now on.
+    pub(crate) fn without_light_fences() {
+        FENCES.with(|it| it.set(false));
+    }
 }
 
 /// Atomics that loom does not watch: of numbers that order nothing, and of memory that
@@ -100,6 +131,16 @@ pub(crate) mod of_programs {
 
 pub(crate) use core::sync::atomic::Ordering;
 pub(crate) use imp::*;
+
+/// Declares statics; under loom each execution has its own.
+macro_rules! statics {
+    ($($(#[$meta:meta])* pub(super) static $name:ident: $ty:ty = $value:expr;)*) => {
+        $($(#[$meta])* #[cfg(not(loom))] pub(super) static $name: $ty = $value;)*
+        #[cfg(loom)]
+        loom::lazy_static! { $($(#[$meta])* pub(super) static ref $name: $ty = $value;)* }
+    };
+}
+pub(crate) use statics;
 
 /// Declares a constructor that is `const`, except under loom, whose atomics
 /// have none.

@@ -24,5 +24,7 @@ pub(crate) mod large;
 #[cfg(not(loom))]
 mod shelf;
 
+#[cfg(loom)]
+pub(crate) use crate::model::central::CENTRAL;
 #[cfg(not(loom))]
 pub(crate) use central::CENTRAL;

@@ -1,25 +1,29 @@
 //! The thread cache: the hot path, and the slow paths behind it.
 
+#[cfg(all(test, loom))]
+mod model;
+
 use super::fork;
 use super::local::with_cache;
-use super::record::{FEW, Record, Shared, each_record, orphan};
+use super::record::{Record, Shared, each_record, orphan};
+use super::slots::{self, Slot};
 use super::tally::Tallies;
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{
-    BLOCK_TICK_EVERY, EARLY_FREES, MAGAZINE_EARNED_BYTES, MAGAZINE_MAX, MAGAZINE_START,
-    MAGAZINE_START_BYTES, TICK_EVERY,
+    BLOCK_TICK_EVERY, EARLY_FREES, MAGAZINE_EARNED_BYTES, MAGAZINE_FEW, MAGAZINE_MAX,
+    MAGAZINE_START, MAGAZINE_START_BYTES, TICK_EVERY,
 };
 use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
 use crate::os;
 use crate::settings::{Moment, SETTINGS, Settings};
-use crate::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering, light_fence};
+use crate::sync::{
+    AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering, const_unless_loom, light_fence, nulls,
+    statics,
+};
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
-
-/// Place of one region pointer in a magazine.
-pub(crate) type Slot = AtomicPtr<u8>;
 
 /// The magazines: for each class, regions that are ready to be handed out. One array
 /// for each kind of bound, so that a class is an index and needs no multiplication.
@@ -43,11 +47,9 @@ struct Magazine<'a> {
 }
 
 impl Magazines {
-    const fn unused() -> Self {
-        Self {
-            cur: [const { AtomicPtr::new(ptr::null_mut()) }; CLASS_COUNT],
-            base: [const { AtomicPtr::new(ptr::null_mut()) }; CLASS_COUNT],
-            end: [const { AtomicPtr::new(ptr::null_mut()) }; CLASS_COUNT],
+    const_unless_loom! {
+        fn unused() -> Magazines {
+            Magazines { cur: nulls(), base: nulls(), end: nulls() }
         }
     }
 
@@ -101,18 +103,20 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// A cache that was never used: all zero.
-    #[cfg_attr(feature = "initial-exec", allow(dead_code, reason = "the linker makes it"))]
-    pub(super) const fn unused() -> Self {
-        Self {
-            magazines: Magazines::unused(),
-            asked_bytes: AtomicI64::new(0),
-            returned_bytes: AtomicI64::new(0),
-            record: AtomicPtr::new(ptr::null_mut()),
-            tallies: AtomicPtr::new(ptr::null_mut()),
-            stage: AtomicU32::new(Stage::Fresh as u32),
-            early_frees: AtomicU32::new(0),
-            relieving: AtomicBool::new(false),
+    const_unless_loom! {
+        /// A cache that was never used: all zero.
+        #[cfg_attr(feature = "initial-exec", allow(dead_code, reason = "the linker makes it"))]
+        pub(super) fn unused() -> Cache {
+            Cache {
+                magazines: Magazines::unused(),
+                asked_bytes: AtomicI64::new(0),
+                returned_bytes: AtomicI64::new(0),
+                record: AtomicPtr::new(ptr::null_mut()),
+                tallies: AtomicPtr::new(ptr::null_mut()),
+                stage: AtomicU32::new(Stage::Fresh as u32),
+                early_frees: AtomicU32::new(0),
+                relieving: AtomicBool::new(false),
+            }
         }
     }
 
@@ -314,7 +318,7 @@ impl Cache {
         shared.claimed[class.index()] += i64::from(got);
         if n < want {
             // SAFETY: the `n - 1` items just written, and places below them.
-            unsafe { ptr::copy(items.add(want - n), items, n - 1) };
+            unsafe { slots::shift(items.add(want - n), items, n - 1) };
         }
         // SAFETY: within the class's places.
         self.magazines.of(class).cur.store(unsafe { items.add(n - 1) }, Ordering::Relaxed);
@@ -346,8 +350,8 @@ impl Cache {
             keep = full / 2;
             let go = full - keep;
             give_back(&mut shared, class, items, go);
-            // SAFETY: all within the class's places; slots are plain data.
-            unsafe { ptr::copy(items.add(go), items, keep) };
+            // SAFETY: all within the class's places.
+            unsafe { slots::shift(items.add(go), items, keep) };
         }
         // SAFETY: `keep < limit`.
         unsafe { (*items.add(keep)).store(region, Ordering::Relaxed) };
@@ -376,14 +380,14 @@ impl Cache {
         let magazine = self.magazines.of(class);
         let n = self.cached(class, few);
         let mut items = few;
-        if limit > FEW && shared.grown & bit == 0 {
+        if limit > MAGAZINE_FEW && shared.grown & bit == 0 {
             if record.make_room(class) {
                 shared.grown |= bit;
                 items = record.items(class, shared.grown);
-                // SAFETY: the class's places here and there; slots are plain data.
-                unsafe { ptr::copy_nonoverlapping(few, items, n) };
+                // SAFETY: the class's places here and there.
+                unsafe { slots::shift(few, items, n) };
             } else {
-                limit = FEW;
+                limit = MAGAZINE_FEW;
             }
         }
         // SAFETY: within the class's places.
@@ -468,7 +472,7 @@ impl Cache {
 
     #[cold]
     fn register(&self) -> Option<&'static Record> {
-        watch_forks();
+        fork::watch();
         if SETTINGS.fill().is_some() {
             // Every block is filled on its way, so none is kept.
             return None;
@@ -596,9 +600,11 @@ fn whole(block: *mut u8) -> *mut u8 {
     ptr::with_exposed_provenance_mut(block.addr())
 }
 
-/// Held while caches are recalled: so a record that is found recalled was so
-/// before the holder's barrier.
-pub(super) static RECALL: Lock<()> = Lock::new(());
+statics! {
+    /// Held while caches are recalled: so a record that is found recalled was so
+    /// before the holder's barrier.
+    pub(super) static RECALL: Lock<()> = Lock::new(());
+}
 
 /// Takes what a recalled thread has cached, but for each class's top item.
 fn take_recalled(shared: &mut Shared, record: &Record) {
@@ -631,10 +637,8 @@ pub(super) fn rest(n: usize, taken: usize) -> usize {
 /// Returns `n` items of a class to their slabs.
 fn give_back(shared: &mut Shared, class: Class, items: *mut Slot, n: usize) {
     if n > 0 {
-        // SAFETY: `n` items, written by the record's thread. A slot has the
-        // layout of a pointer.
-        let regions = unsafe { core::slice::from_raw_parts(items.cast::<*mut u8>(), n) };
-        CENTRAL.give_back(class, regions);
+        // SAFETY: `n` items, written by the record's thread.
+        unsafe { slots::read(items, n, |regions| CENTRAL.give_back(class, regions)) };
         shared.claimed[class.index()] -= n as i64;
     }
 }
@@ -681,16 +685,6 @@ fn fill(region: *mut u8, class: Class, moment: Moment) {
         }
         // SAFETY: a whole region, which nobody uses at this moment.
         unsafe { region.write_bytes(fill.byte(moment), class.info().region_bytes as usize) };
-    }
-}
-
-/// Has the fork handlers called; once.
-fn watch_forks() {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    // Relaxed: a flag of its own; a second thread need not wait for the first.
-    if !DONE.swap(true, Ordering::Relaxed) {
-        os::at_fork(fork::before_fork, fork::after_fork_in_parent, fork::after_fork_in_child);
-        os::expect_barriers();
     }
 }
 

@@ -12,8 +12,19 @@ use super::record::{self, Record, Shared, each_record, orphan};
 use super::{Cache, with_cache};
 use crate::arena::CENTRAL;
 use crate::class::Class;
-use crate::sync::{AtomicU64, Ordering};
+use crate::os;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use core::ptr;
+
+/// Has the fork handlers called; once.
+pub(super) fn watch() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    // Relaxed: a flag of its own; a second thread need not wait for the first.
+    if !DONE.swap(true, Ordering::Relaxed) {
+        os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
+        os::expect_barriers();
+    }
+}
 
 /// Takes every lock of the allocator, in order. Hot paths go on; nothing else
 /// does.

@@ -9,7 +9,23 @@
 
 use super::cache::Cache;
 
-#[cfg(not(all(feature = "initial-exec", target_os = "linux", target_arch = "x86_64")))]
+#[cfg(loom)]
+mod place {
+    use super::Cache;
+
+    loom::thread_local! {
+        static CACHE: Cache = Cache::unused();
+    }
+
+    pub(super) fn with<R>(f: impl FnOnce(&Cache) -> R) -> R {
+        CACHE.with(f)
+    }
+}
+
+#[cfg(all(
+    not(loom),
+    not(all(feature = "initial-exec", target_os = "linux", target_arch = "x86_64"))
+))]
 mod place {
     use super::Cache;
 
@@ -23,7 +39,7 @@ mod place {
     }
 }
 
-#[cfg(all(feature = "initial-exec", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(not(loom), all(feature = "initial-exec", target_os = "linux", target_arch = "x86_64")))]
 mod place {
     use super::Cache;
     use core::arch::{asm, global_asm};

@@ -1,17 +1,16 @@
 //! Thread records: the part of a thread's cache that others may see, and that
 //! stays when the thread ends.
 
-use super::cache::{Cache, Slot};
+use super::cache::Cache;
+use super::slots::{self, Slot};
 use super::tally::Tallies;
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
+use crate::config::MAGAZINE_FEW;
 use crate::lock::Lock;
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, const_unless_loom, nulls, statics};
 use core::ptr::{self, NonNull};
 
-/// Items of each class that lie close together at first, so that a thread that
-/// hardly allocates touches few pages.
-pub(crate) const FEW: usize = 16;
 /// What a thread, or the threads that used a record one after the other, have
 /// taken and returned. Only sums over all records mean anything: what one
 /// thread allocates another may free.
@@ -80,19 +79,21 @@ pub(crate) struct Record {
 // SAFETY: what is not atomic is behind the lock or never changes.
 unsafe impl Sync for Record {}
 
-struct Registry {
+pub(super) struct Registry {
     free: *mut Record,
 }
 
 // SAFETY: records are shared by design.
 unsafe impl Send for Registry {}
 
-static REGISTRY: Lock<Registry> = Lock::new(Registry { free: ptr::null_mut() });
-static NEWEST: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut());
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-/// The record of operations that have no cache: on threads that have ended, or
-/// that could not get a record.
-static ORPHAN: Record = Record::new(0);
+statics! {
+    pub(super) static REGISTRY: Lock<Registry> = Lock::new(Registry { free: ptr::null_mut() });
+    pub(super) static NEWEST: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut());
+    pub(super) static COUNT: AtomicUsize = AtomicUsize::new(0);
+    /// The record of operations that have no cache: on threads that have ended, or
+    /// that could not get a record.
+    pub(super) static ORPHAN: Record = Record::new(0);
+}
 
 /// The record for operations without a cache.
 pub(crate) fn orphan() -> &'static Record {
@@ -100,27 +101,29 @@ pub(crate) fn orphan() -> &'static Record {
 }
 
 impl Record {
-    const fn new(ordinal: usize) -> Self {
-        Self {
-            next: AtomicPtr::new(ptr::null_mut()),
-            lock: Lock::new(Shared {
-                cache: ptr::null(),
-                claimed: [0; CLASS_COUNT],
-                requested_bytes: 0,
-                capacity: [0; CLASS_COUNT],
-                grown: 0,
-                touched: 0,
-                entries: 0,
-                blocks: 0,
-                recalled: false,
-                taken: [0; CLASS_COUNT],
-                stranded: [0; CLASS_COUNT],
-                has_stranded: false,
-            }),
-            ordinal,
-            next_free: AtomicPtr::new(ptr::null_mut()),
-            tallies: AtomicPtr::new(ptr::null_mut()),
-            many: [const { AtomicPtr::new(ptr::null_mut()) }; CLASS_COUNT],
+    const_unless_loom! {
+        fn new(ordinal: usize) -> Record {
+            Record {
+                next: AtomicPtr::new(ptr::null_mut()),
+                lock: Lock::new(Shared {
+                    cache: ptr::null(),
+                    claimed: [0; CLASS_COUNT],
+                    requested_bytes: 0,
+                    capacity: [0; CLASS_COUNT],
+                    grown: 0,
+                    touched: 0,
+                    entries: 0,
+                    blocks: 0,
+                    recalled: false,
+                    taken: [0; CLASS_COUNT],
+                    stranded: [0; CLASS_COUNT],
+                    has_stranded: false,
+                }),
+                ordinal,
+                next_free: AtomicPtr::new(ptr::null_mut()),
+                tallies: AtomicPtr::new(ptr::null_mut()),
+                many: nulls(),
+            }
         }
     }
 
@@ -135,7 +138,7 @@ impl Record {
         self.tallies.store(tallies, Ordering::Release);
     }
 
-    const NODE_BYTES: usize = size_of::<Self>() + CLASS_COUNT * FEW * size_of::<Slot>();
+    const NODE_BYTES: usize = size_of::<Self>() + CLASS_COUNT * MAGAZINE_FEW * size_of::<Slot>();
 
     /// A record for the calling thread: a free one, or a new one. `None` when
     /// memory is out.
@@ -155,6 +158,10 @@ impl Record {
         // SAFETY: the node is ours and has the room; the items behind it are
         // written before they are read.
         unsafe { record.write(fresh) };
+        // SAFETY: the items lie behind the record, in its node.
+        unsafe {
+            slots::lay_out(record.add(1).as_ptr().cast(), Class::all().count() * MAGAZINE_FEW);
+        }
         // Release pairs with the Acquire in `each_record`.
         NEWEST.store(record.as_ptr(), Ordering::Release);
         Some(record)
@@ -180,7 +187,7 @@ impl Record {
         // Behind the record, in its node: from the address, since `self` leads to the
         // record alone. Metadata is exposed where it is reserved.
         let few = ptr::from_ref(self).addr() + size_of::<Self>();
-        ptr::with_exposed_provenance_mut::<Slot>(few).wrapping_add(i * FEW)
+        ptr::with_exposed_provenance_mut::<Slot>(few).wrapping_add(i * MAGAZINE_FEW)
     }
 
     /// Sees to it that there is room for all items that a magazine of `class` may
@@ -188,8 +195,10 @@ impl Record {
     pub(crate) fn make_room(&self, class: Class) -> bool {
         let place = &self.many[class.index()];
         if place.load(Ordering::Relaxed).is_null() {
-            let bytes = usize::from(class.info().magazine_max) * size_of::<Slot>();
-            let Some(node) = CENTRAL.meta.take(bytes) else { return false };
+            let max = usize::from(class.info().magazine_max);
+            let Some(node) = CENTRAL.meta.take(max * size_of::<Slot>()) else { return false };
+            // SAFETY: the node has the room.
+            unsafe { slots::lay_out(node.as_ptr().cast(), max) };
             place.store(node.cast().as_ptr(), Ordering::Relaxed);
         }
         true

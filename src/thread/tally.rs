@@ -13,11 +13,14 @@
 //!   is fresh first, of returns the sums. So whoever reads in between may find too much
 //!   live, by what is fresh, but not too little.
 
+#[cfg(all(test, loom))]
+mod model;
+
 use super::cache::Cache;
 use super::record::{Record, each_record};
 use crate::arena::CENTRAL;
 use crate::config::MAX_ACCOUNTS;
-use crate::sync::{AtomicI64, AtomicU64, Ordering};
+use crate::sync::{AtomicI64, AtomicU64, Ordering, fence};
 use core::ptr::NonNull;
 
 /// Bytes that a thread takes or gives back before it looks whether to tell the account,
@@ -34,6 +37,7 @@ pub(crate) struct Tally {
     untold_bytes: AtomicI64,
 }
 
+#[cfg(not(loom))]
 static_assertions::const_assert!(size_of::<Tally>() == 128);
 
 /// Requests, or returns.
@@ -61,10 +65,10 @@ pub(crate) struct Sums {
     pub(crate) frees: u64,
 }
 
-/// Adds where only this thread writes. Release pairs with the Acquire in `told`.
+/// Adds where only this thread writes. Relaxed: the fences of `settle` order it.
 #[inline(always)]
 fn add(sum: &AtomicU64, n: u64) {
-    sum.store(sum.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
+    sum.store(sum.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
 fn sum(one: (u64, u64), other: (u64, u64)) -> (u64, u64) {
@@ -73,13 +77,13 @@ fn sum(one: (u64, u64), other: (u64, u64)) -> (u64, u64) {
 
 impl Side {
     #[inline(always)]
-    fn add_fresh(&self, bytes: u64, blocks: u64) -> bool {
+    fn add_fresh(&self, bytes: u64, blocks: u64, order: Ordering) -> bool {
         // A size that does not fit does not fit an address space either.
         let fresh = self.fresh.load(Ordering::Relaxed).wrapping_add(bytes << LG_COUNT | blocks);
         if fresh > self.until.load(Ordering::Relaxed) {
             return false;
         }
-        self.fresh.store(fresh, Ordering::Relaxed);
+        self.fresh.store(fresh, order);
         true
     }
 
@@ -97,15 +101,13 @@ impl Side {
     }
 
     fn fresh(&self) -> (u64, u64) {
-        // Acquire pairs with the Release in `settle`: what is fresh no more has been
-        // added (Y2).
+        // Acquire, for others: pairs with the Release of `give`, and with the fences of
+        // `settle`. And so in `told` (Y2).
         let fresh = self.fresh.load(Ordering::Acquire);
         (fresh >> LG_COUNT, fresh & ((1 << LG_COUNT) - 1))
     }
 
     fn told(&self) -> (u64, u64) {
-        // Acquire pairs with the Release in `add`: what has been added is fresh no
-        // more (Y2).
         (self.bytes.load(Ordering::Acquire), self.blocks.load(Ordering::Acquire))
     }
 }
@@ -115,13 +117,14 @@ impl Tally {
     /// it is time to tell the account.
     #[inline(always)]
     pub(crate) fn ask(&self, bytes: u64, n: u64) -> bool {
-        self.asked.add_fresh(bytes, n)
+        self.asked.add_fresh(bytes, n, Ordering::Relaxed)
     }
 
     /// Enters bytes given back, as [`ask`](Self::ask) does.
     #[inline(always)]
     pub(crate) fn give(&self, bytes: u64, n: u64) -> bool {
-        self.returned.add_fresh(bytes, n)
+        // Release: who reads this reads what it belongs to (Y2).
+        self.returned.add_fresh(bytes, n, Ordering::Release)
     }
 
     /// Enters both kinds, also with the signs turned, and what is fresh. Returns the
@@ -142,10 +145,12 @@ impl Tally {
     /// Nothing is fresh any more. Returns the live bytes that were.
     fn settle(&self) -> i64 {
         let ((asked, allocations), (returned, frees)) = (self.asked.fresh(), self.returned.fresh());
-        // In this order (Y2).
+        // In this order (Y2), which the fences also give to all later stores.
         self.asked.add(asked, allocations);
-        self.asked.fresh.store(0, Ordering::Release);
-        self.returned.fresh.store(0, Ordering::Release);
+        fence(Ordering::Release);
+        self.asked.fresh.store(0, Ordering::Relaxed);
+        self.returned.fresh.store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
         self.returned.add(returned, frees);
         asked as i64 - returned as i64
     }
