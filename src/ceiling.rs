@@ -4,37 +4,90 @@
 //! where pages are taken from the page heap, or a mapping from the system, what is
 //! in use then, by the books, is compared with one number. Above it the taker is
 //! refused, comes back with no lock held, and `limit` looks at everything, makes
-//! room or not, and sets the number anew.
+//! room or not, and raises the number.
+//!
+//! - E1: a number that was found by limits which have been set anew since never takes
+//!   effect: the word also counts how often they were set, and is raised by
+//!   compare-and-swap. Whoever sets limits writes them first and the word then.
 
-use crate::sync::{AtomicUsize, Ordering};
+#[cfg(all(test, loom))]
+mod model;
 
-/// The number, in bytes of pages and mappings in use.
+use crate::config::LG_ADDRESS;
+use crate::sync::{AtomicUsize, Ordering, const_unless_loom};
+
+/// The number, in bytes of pages and mappings in use; above [`LG_ADDRESS`] bits how often
+/// limits were set.
 pub(crate) struct Ceiling(AtomicUsize);
 
-/// Of this process. Relaxed where it is compared: a number of its own, and one that is
-/// a moment late does no harm.
-pub(crate) static CEILING: Ceiling = Ceiling(AtomicUsize::new(usize::MAX));
+/// The word as it was seen.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen(usize);
+
+/// More than there can be: no number.
+const OPEN: usize = (1 << LG_ADDRESS) - 1;
+
+/// Of this process.
+#[cfg(not(loom))]
+pub(crate) static CEILING: Ceiling = Ceiling::new();
+
+impl Seen {
+    fn bytes(self) -> usize {
+        self.0 & OPEN
+    }
+
+    /// Whether there is none: then nothing needs to be looked at.
+    pub(crate) fn is_open(self) -> bool {
+        self.bytes() == OPEN
+    }
+}
 
 impl Ceiling {
-    /// Whether there is none: then nothing needs to be looked at.
+    const_unless_loom! {
+        pub(crate) fn new() -> Ceiling {
+            Ceiling(AtomicUsize::new(OPEN))
+        }
+    }
+
+    /// What it is now; limits that are read afterwards are as new.
+    pub(crate) fn seen(&self) -> Seen {
+        // Acquire pairs with the Release in `change`.
+        Seen(self.0.load(Ordering::Acquire))
+    }
+
+    /// Whether there is none.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == usize::MAX
+        // Relaxed where it is compared: one that is a moment late does no harm.
+        Seen(self.0.load(Ordering::Relaxed)).is_open()
     }
 
     /// Whether that much may be in use.
     #[inline]
     pub(crate) fn permits(&self, bytes: usize) -> bool {
-        bytes <= self.0.load(Ordering::Relaxed)
+        let seen = Seen(self.0.load(Ordering::Relaxed));
+        seen.is_open() || bytes <= seen.bytes()
     }
 
-    pub(crate) fn set(&self, bytes: usize) {
-        // Release pairs with the Acquire in `open`: limits are there before it is.
-        self.0.store(bytes, Ordering::Release);
+    /// Limits have been set: the next taker looks, if `limited` says that there are any.
+    pub(crate) fn change(&self, limited: impl Fn() -> bool) {
+        let mut seen = self.seen();
+        loop {
+            let bytes = if limited() { 0 } else { OPEN };
+            let next = (seen.0 | OPEN).wrapping_add(1) | bytes;
+            // Release: the limits are there before. Acquire: so are those that another
+            // thread set before, for `limited`.
+            match self.0.compare_exchange(seen.0, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => seen = Seen(now),
+            }
+        }
     }
 
-    /// Takes it away; whatever led to the number before is seen now.
-    pub(crate) fn open(&self) {
-        self.0.swap(usize::MAX, Ordering::Acquire);
+    /// Sets the number, unless limits have been set since `seen`; whether it did (E1).
+    pub(crate) fn raise(&self, seen: Seen, bytes: usize) -> bool {
+        let next = seen.0 & !OPEN | bytes.min(OPEN - 1);
+        // Relaxed: a number of its own.
+        self.0.compare_exchange(seen.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }

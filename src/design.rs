@@ -181,6 +181,8 @@
 //! - The reader of an account's tallies could count returns twice while their thread
 //!   told the account, and find too little live; on processors that reorder stores it
 //!   could also miss requests: found by the model of telling against reading.
+//! - A look at the limits that ended after a limit was lowered put the number of the
+//!   old one in place: found while the model of the ceiling was written.
 //! - A huge block was off the table while it was remapped, and a fork in between
 //!   lost it from the child's books: found by auditing forked children.
 //!

@@ -34,7 +34,6 @@ mod error;
 mod sync;
 // Floor 1
 mod bits;
-#[cfg(not(loom))]
 mod ceiling;
 mod lock;
 #[cfg(not(loom))]

@@ -40,7 +40,7 @@ use crate::ceiling::CEILING;
 use crate::class::Class;
 use crate::config::LG_PAGE;
 use crate::heap;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::thread::{sum_books, with_cache};
 use core::ptr;
 
@@ -125,8 +125,6 @@ static RESIDENT: Kept = Kept::new();
 static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static SOFT_HITS: AtomicU64 = AtomicU64::new(0);
 static REFUSALS: AtomicU64 = AtomicU64::new(0);
-/// Whether there is any limit.
-static LIMITED: AtomicBool = AtomicBool::new(false);
 
 fn kept(measure: Measure) -> &'static Kept {
     match measure {
@@ -151,12 +149,11 @@ pub fn set(measure: Measure, limits: Limits) {
     kept.soft.store(soft, Ordering::Relaxed);
     kept.armed.store(soft, Ordering::Relaxed);
     kept.hard.store(number(limits.hard_bytes), Ordering::Relaxed);
-    let any = [&ALLOCATED, &RESIDENT].iter().any(|kept| {
-        kept.soft.load(Ordering::Relaxed) != NONE || kept.hard.load(Ordering::Relaxed) != NONE
+    CEILING.change(|| {
+        [&ALLOCATED, &RESIDENT].iter().any(|kept| {
+            kept.soft.load(Ordering::Relaxed) != NONE || kept.hard.load(Ordering::Relaxed) != NONE
+        })
     });
-    LIMITED.store(any, Ordering::Relaxed);
-    // The next taker looks.
-    CEILING.set(if any { 0 } else { NONE });
 }
 
 /// The limits on `measure` now.
@@ -191,17 +188,9 @@ pub fn stats() -> LimitStats {
 /// try may be made. A refusal is noted if it is the last word.
 #[cold]
 pub(crate) fn look(bytes: usize, is_last_word: bool) -> bool {
-    if CEILING.is_open() {
+    let seen = CEILING.seen();
+    if seen.is_open() {
         return false;
-    }
-    if !LIMITED.load(Ordering::Relaxed) {
-        // Left behind by a thread that looked while limits were lifted, or limits are
-        // just being set: then they are seen below, since they come before the number.
-        CEILING.open();
-        if LIMITED.load(Ordering::Relaxed) {
-            CEILING.set(0);
-        }
-        return true;
     }
     if CENTRAL.permits(bytes) {
         // Another thread has looked, or the system had no more: who knows.
@@ -223,7 +212,8 @@ pub(crate) fn look(bytes: usize, is_last_word: bool) -> bool {
     });
     let left = left.min().unwrap_or(NONE);
     let more = if left == NONE { NONE } else { (left / 2).max(bytes) };
-    CEILING.set(CENTRAL.in_use_bytes().saturating_add(more).min(NONE - 1));
+    // If limits have been set anew meanwhile, the next try looks again.
+    CEILING.raise(seen, CENTRAL.in_use_bytes().saturating_add(more));
     true
 }
 
@@ -332,9 +322,10 @@ mod tests {
     fn a_late_look_leaves_no_limit_behind() {
         let _alone = crate::faults::alone();
         set(Measure::Allocated, Limits { soft_bytes: None, hard_bytes: Some(1 << 40) });
+        // What such a thread has seen, and tries to leave behind.
+        let seen = CEILING.seen();
         set(Measure::Allocated, Limits::NONE);
-        // What such a thread leaves behind.
-        CEILING.set(1);
+        assert!(!CEILING.raise(seen, 1));
         for size in [100_000, 2 << 20, 40, 5000] {
             let layout = Layout::from_size_align(size, 8).expect("a layout");
             // SAFETY: the size is not 0.
