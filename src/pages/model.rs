@@ -7,7 +7,7 @@
 use super::{PageHeap, Want};
 use crate::config::{LG_PAGE, SEGMENT_BYTES};
 use crate::model::os::on_purge;
-use crate::model::{model, twin};
+use crate::model::{model, side_by_side, twin};
 use crate::os;
 use crate::segment::{Segment, header_pages};
 use core::ptr::NonNull;
@@ -114,9 +114,7 @@ fn decay_against_reuse(purge: impl Fn(&World) + Send + 'static) {
     let world = World::new();
     let (run, kept) = (world.take(2), world.take(1));
     world.give(run);
-    let other = thread::spawn(move || purge(world));
-    let again = world.take(2);
-    other.join().unwrap();
+    let (again, ()) = side_by_side(|| world.take(2), move || purge(world));
     world.check(3);
     world.give(again);
     world.give(kept);
@@ -132,10 +130,11 @@ fn decay_against_free(purge: impl Fn(&World) + Send + 'static) {
     let world = World::new();
     let (left, right) = (world.take(1), world.take(1));
     world.give(left);
-    let other = thread::spawn(move || purge(world));
-    world.give(right);
-    let again = world.take(2);
-    other.join().unwrap();
+    let takes = move || {
+        world.give(right);
+        world.take(2)
+    };
+    let (again, ()) = side_by_side(takes, move || purge(world));
     world.check(2);
     world.give(again);
 }
@@ -159,11 +158,7 @@ fn release_against_reuse(release: impl Fn(&World) + Send + 'static) {
     let world = World::new();
     let (first, second) = (world.take(MOST), world.take(MOST));
     world.give(second);
-    let other = thread::spawn(move || release(world));
-    let again = world.take(MOST);
-    let installed = Segment::find(again.at.addr().get()).is_some();
-    assert!(installed, "lent from a segment that is not there");
-    other.join().unwrap();
+    let (again, ()) = side_by_side(|| world.take(MOST), move || release(world));
     let installed = Segment::find(again.at.addr().get()).is_some();
     assert!(installed, "a segment was released while it was lent from");
     world.check(2 * MOST);

@@ -11,7 +11,7 @@
 use super::{Bin, Supply, Walk};
 use crate::class::{self, Class};
 use crate::config::PAGE_BYTES;
-use crate::model::{model, twin};
+use crate::model::{model, side_by_side, twin};
 use crate::slab::{After, Company, Header, Protocol, Slab, Tag};
 use crate::sync::AtomicU64;
 use core::ptr::NonNull;
@@ -250,12 +250,11 @@ impl<P: Protocol + 'static> World<P> {
 /// Two threads claim and return; every region has one owner at a time.
 fn claims_and_returns<P: Protocol + 'static>() {
     let world = World::<P>::new();
-    let other = {
+    let turn = |n| {
         let world = world.clone();
-        thread::spawn(move || world.claim(1).into_iter().for_each(|at| world.give(at)))
+        move || world.claim(n).into_iter().for_each(|at| world.give(at))
     };
-    world.claim(2).into_iter().for_each(|at| world.give(at));
-    other.join().unwrap();
+    side_by_side(turn(2), turn(1));
     world.end();
 }
 
@@ -263,13 +262,9 @@ fn claims_and_returns<P: Protocol + 'static>() {
 fn claim_against_return<P: Protocol + 'static>() {
     let world = World::<P>::new();
     let at = world.claim(1)[0];
-    let other = {
-        let world = world.clone();
-        thread::spawn(move || world.give(at))
-    };
+    let (here, there) = (world.clone(), world.clone());
     // The other region, or the one that is just coming back.
-    let mine = world.claim(1);
-    other.join().unwrap();
+    let (mine, ()) = side_by_side(move || here.claim(1), move || there.give(at));
     mine.into_iter().for_each(|at| world.give(at));
     world.end();
 }
@@ -309,13 +304,9 @@ fn return_against_refill<P: Protocol + 'static>() {
     let more = world.claim(CAPACITY);
     world.give(held[0]);
     let last = held[1];
-    let other = {
-        let world = world.clone();
-        thread::spawn(move || world.give(last))
-    };
+    let (here, there) = (world.clone(), world.clone());
     // The owned slab is full: another one must be found.
-    let found = world.claim(1);
-    other.join().unwrap();
+    let (found, ()) = side_by_side(move || here.claim(1), move || there.give(last));
     found.into_iter().chain(more).for_each(|at| world.give(at));
     world.end();
 }
@@ -344,52 +335,48 @@ fn evacuation_against_return<P: Protocol + 'static>() {
     let _more = world.claim(1);
     world.give(held[0]);
     let last = held[1];
-    let other = {
-        let world = world.clone();
-        thread::spawn(move || world.give(last))
+    let (here, there) = (world.clone(), world.clone());
+    let evacuate = move || {
+        here.bin.look(&mut Walk::default(), usize::MAX, |_| true);
+        assert!(here.claim(1).iter().all(|&at| at != last), "claimed from an evacuating slab");
+        here.bin.spare(&here.supply, usize::MAX);
     };
-    world.bin.look(&mut Walk::default(), usize::MAX, |_| true);
-    assert!(world.claim(1).iter().all(|&at| at != last), "claimed from an evacuating slab");
-    world.bin.spare(&world.supply, usize::MAX);
-    other.join().unwrap();
+    side_by_side(evacuate, move || there.give(last));
     world.give_claimed();
     world.end();
 }
 
 /// A listed slab is punched while its last region comes back and a refill may
 /// choose it.
-fn punch_against_return_and_refill<P: Protocol + 'static>(punch: impl Fn(&World<P>)) {
+fn punch_against_return_and_refill<P: Protocol + 'static>(punch: impl Fn(&World<P>) + 'static) {
     let world = World::<P>::new();
     let held = world.claim(CAPACITY);
     let more = world.claim(CAPACITY);
     world.give(held[0]);
     let last = held[1];
-    let other = {
-        let world = world.clone();
-        thread::spawn(move || {
-            world.give(last);
-            world.claim(1)
-        })
+    let (here, there) = (world.clone(), world.clone());
+    let returns = move || {
+        there.give(last);
+        there.claim(1)
     };
-    punch(&world);
-    let found = other.join().unwrap();
+    let ((), found) = side_by_side(move || punch(&here), returns);
     found.into_iter().chain(more).for_each(|at| world.give(at));
     world.end();
 }
 
 /// A claim was counted while the slab was owned; before it has its bit the slab
 /// is let go and punched.
-fn punch_against_claim_on_its_way<P: Protocol + 'static>(punch: impl Fn(&World<P>)) {
+fn punch_against_claim_on_its_way<P: Protocol + 'static>(punch: impl Fn(&World<P>) + 'static) {
     let world = World::<P>::of_pages();
     let held = world.claim(1);
     world.give(held[0]);
-    let other = {
-        let world = world.clone();
-        thread::spawn(move || world.claim(1))
+    let (here, there) = (world.clone(), world.clone());
+    let lets_go = move || {
+        here.bin.disown(&here.supply);
+        punch(&here);
     };
-    world.bin.disown(&world.supply);
-    punch(&world);
-    other.join().unwrap().into_iter().for_each(|at| world.give(at));
+    let ((), found) = side_by_side(lets_go, move || there.claim(1));
+    found.into_iter().for_each(|at| world.give(at));
     world.end();
 }
 
