@@ -18,7 +18,8 @@
 //! | 8 | `heap`, [`limit`] | the routes of `alloc`, `dealloc`, `realloc`; when they end |
 //! | 9 | `global`, `account`, [`raw`], [`stats()`], [`audit()`], [`process()`], [`defrag`], [`janitor`] | what the outside sees |
 //!
-//! [`design`] says what was decided, and on what measurement.
+//! [`design`] says what was decided, and on what measurement; [`trust`] why it should be
+//! right, and what was run to find out that it is not.
 
 // Models use a part of each module.
 #![cfg_attr(loom, allow(dead_code, unused_imports, unused_macros))]
@@ -78,6 +79,7 @@ mod process;
 pub mod raw;
 #[cfg(not(loom))]
 mod stats;
+pub mod trust;
 
 #[cfg(all(test, not(loom)))]
 mod faults;

@@ -48,6 +48,7 @@ use crate::class::Class;
 use crate::config::CACHE_LINE_BYTES;
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, spin};
+use core::cell::Cell as Kept;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
@@ -180,12 +181,14 @@ pub(crate) struct Links {
 pub(crate) struct Slab<P = Shipped> {
     /// The first word, as metadata nodes require (`meta`, M2).
     header: AtomicU64,
-    start: *mut u8,
+    /// Kept in a cell, as `capacity`: a stale reader's reference to the header must
+    /// promise nothing about what it does not read.
+    start: Kept<*mut u8>,
     pub(crate) links: Cell<Links>,
     /// Where a search for free bits starts, a guess, and above [`LG_WHO`] who has
     /// searched last.
     hint: AtomicU32,
-    capacity: u16,
+    capacity: Kept<u16>,
     /// Which list of the bin it is in, under the bin's lock.
     pub(crate) list: Cell<u8>,
     #[cfg(loom)]
@@ -276,8 +279,8 @@ impl<P: Protocol> Slab<P> {
         let none = Links { prev: ptr::null_mut(), next: ptr::null_mut() };
         // SAFETY: all of these write fields of the node, never the first word.
         unsafe {
-            (&raw mut (*slab).start).write(start);
-            (&raw mut (*slab).capacity).write(capacity as u16);
+            (&raw mut (*slab).start).write(Kept::new(start));
+            (&raw mut (*slab).capacity).write(Kept::new(capacity as u16));
             (&raw mut (*slab).hint).write(AtomicU32::new(0));
             (&raw mut (*slab).links).write(Cell::new(none));
             (&raw mut (*slab).list).write(Cell::new(0));
@@ -301,10 +304,10 @@ impl<P: Protocol> Slab<P> {
             .collect();
         Self {
             header: AtomicU64::new(Header::install(Header(0), tag).0),
-            start: ptr::without_provenance_mut(start),
+            start: Kept::new(ptr::without_provenance_mut(start)),
             links: Cell::new(Links { prev: ptr::null_mut(), next: ptr::null_mut() }),
             hint: AtomicU32::new(0),
-            capacity: capacity as u16,
+            capacity: Kept::new(capacity as u16),
             list: Cell::new(0),
             words: Box::leak(words.into_boxed_slice()),
             punched: AtomicU64::new(0),
@@ -321,12 +324,12 @@ impl<P: Protocol> Slab<P> {
 
     #[inline]
     pub(crate) fn capacity(&self) -> u32 {
-        u32::from(self.capacity)
+        u32::from(self.capacity.get())
     }
 
     #[inline]
     pub(crate) fn start(&self) -> *mut u8 {
-        self.start
+        self.start.get()
     }
 
     /// The bit set.
@@ -337,7 +340,7 @@ impl<P: Protocol> Slab<P> {
         let at = ptr::with_exposed_provenance(behind);
         // SAFETY: `install` wrote that many words behind the header; metadata is
         // exposed where it is reserved.
-        unsafe { core::slice::from_raw_parts(at, usize::from(self.capacity).div_ceil(64)) }
+        unsafe { core::slice::from_raw_parts(at, usize::from(self.capacity.get()).div_ceil(64)) }
     }
 
     #[cfg(loom)]
@@ -409,7 +412,7 @@ impl<P: Protocol> Slab<P> {
     /// pages that brings back.
     #[inline]
     fn take(&self, tag: Tag, who: u16, n: u32, out: &mut impl FnMut(*mut u8)) -> u32 {
-        let words = self.words();
+        let (words, start) = (self.words(), self.start());
         let region = tag.class().map_or(0, |c| c.info().region_bytes as usize);
         // Relaxed: a guess; the search goes round.
         let hint = self.hint.load(Ordering::Relaxed);
@@ -434,7 +437,7 @@ impl<P: Protocol> Slab<P> {
             while got != 0 {
                 let index = w * 64 + got.trailing_zeros() as usize;
                 got &= got - 1;
-                out(self.start.wrapping_add(index * region));
+                out(start.wrapping_add(index * region));
             }
             if left == 0 {
                 break;
@@ -454,9 +457,10 @@ impl<P: Protocol> Slab<P> {
     #[inline]
     pub(crate) fn region_at(&self, class: Class, address: usize) -> Result<usize, Corruption> {
         let info = class.info();
-        let offset = address.wrapping_sub(self.start.addr());
+        let offset = address.wrapping_sub(self.start().addr());
         let index = info.region_index(offset);
-        if index * info.region_bytes as usize != offset || index >= usize::from(self.capacity) {
+        if index * info.region_bytes as usize != offset || index >= usize::from(self.capacity.get())
+        {
             return Err(Corruption::Interior { address, region_bytes: info.region_bytes as usize });
         }
         Ok(index)
@@ -484,13 +488,13 @@ impl<P: Protocol> Slab<P> {
         company: Company,
     ) -> Result<usize, Corruption> {
         let info = class.info();
-        let (start, region_bytes) = (self.start.addr(), info.region_bytes as usize);
+        let (start, region_bytes) = (self.start().addr(), info.region_bytes as usize);
         let (words, slab_bytes) = (self.words(), info.slab_bytes());
         let place = |region: *mut u8, offset: usize| {
             let index = info.region_index(offset);
             // The slab's own capacity: its header may have been recycled, where a
             // region is freed twice.
-            if index * region_bytes == offset && index < usize::from(self.capacity) {
+            if index * region_bytes == offset && index < usize::from(self.capacity.get()) {
                 Ok((index / 64, 1u64 << (index % 64)))
             } else {
                 Err(Corruption::Interior { address: region.addr(), region_bytes })
@@ -570,6 +574,6 @@ impl<P: Protocol> Slab<P> {
         let class = self.header().tag().class();
         let region_bytes = class.map_or(0, |c| c.info().region_bytes as usize);
         let index = w * 64 + bits.trailing_zeros() as usize;
-        Corruption::DoubleFree { address: self.start.addr() + index * region_bytes, region_bytes }
+        Corruption::DoubleFree { address: self.start().addr() + index * region_bytes, region_bytes }
     }
 }

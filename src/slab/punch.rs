@@ -87,8 +87,8 @@ impl<P: Protocol> Slab<P> {
     #[cfg(not(loom))]
     pub(crate) fn holes(&self, class: Class) -> u64 {
         let region = class.info().region_bytes as usize;
-        let used_pages = (region * usize::from(self.capacity)).div_ceil(PAGE_BYTES);
-        let taken = (0..usize::from(self.capacity)).filter(|index| {
+        let used_pages = (region * usize::from(self.capacity.get())).div_ceil(PAGE_BYTES);
+        let taken = (0..usize::from(self.capacity.get())).filter(|index| {
             // Relaxed: a look.
             self.words()[index / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 0
         });
@@ -117,7 +117,7 @@ impl<P: Protocol> Slab<P> {
     pub(crate) fn hold_free_pages(&self, class: Class) -> Held {
         let unit_pages = unit_pages();
         let region = class.info().region_bytes as usize;
-        let used_pages = (region * usize::from(self.capacity)).div_ceil(PAGE_BYTES);
+        let used_pages = (region * usize::from(self.capacity.get())).div_ceil(PAGE_BYTES);
         let mut held = Held { regions: [0; MAX_WORDS], counted: 0, pages: 0 };
         for page in (0..used_pages).step_by(unit_pages) {
             let unit = mask(page, unit_pages);
@@ -125,7 +125,7 @@ impl<P: Protocol> Slab<P> {
             if self.punched.load(Ordering::Relaxed) & unit == 0 {
                 let first = page * PAGE_BYTES / region;
                 let end = ((page + unit_pages) * PAGE_BYTES).div_ceil(region);
-                let end = end.min(usize::from(self.capacity));
+                let end = end.min(usize::from(self.capacity.get()));
                 let (n, whole) = self.take_range(first, end, &mut held.regions);
                 held.counted += n;
                 held.pages |= if whole { unit } else { 0 };
@@ -191,7 +191,7 @@ impl<P: Protocol> Slab<P> {
     fn raise(&self, n: u32) -> bool {
         let mut seen = self.header();
         loop {
-            if seen.state() != State::Partial || seen.live() + n > u32::from(self.capacity) {
+            if seen.state() != State::Partial || seen.live() + n > self.capacity() {
                 return false;
             }
             // Acquire: as in `claim`.
@@ -218,7 +218,7 @@ impl<P: Protocol> Slab<P> {
     pub(crate) fn punched_is_free(&self, class: Class) -> bool {
         let region = class.info().region_bytes as usize;
         let punched = self.punched.load(Ordering::Relaxed);
-        (0..usize::from(self.capacity)).all(|index| {
+        (0..usize::from(self.capacity.get())).all(|index| {
             // Relaxed: for audits, when nobody else is at work.
             let free = self.words()[index / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 1;
             free || punched & pages_of(index * region, region) == 0
