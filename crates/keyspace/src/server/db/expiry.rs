@@ -9,6 +9,25 @@
 //! of the keys with a TTL may be dead and hold memory. A wheel (Varghese and Lauck, 1987) knows
 //! which ones are due, at a cost per key that does not depend on how many there are.
 //!
+//! # Chosen by measuring
+//! `cargo bench -p keyspace --bench expiry -- --keys 500000 --rounds 5` runs three ways on the same
+//! keys ([`trial`](super::trial)): three quarters of them live for a second to two minutes, come as
+//! fast as they expire, and the loop turns 100 times a second; then four fifths expire at once.
+//!
+//! | | dead keys, mean and most | ns to expire | ns to set | index bytes a key | burst is over after |
+//! |---|---|---|---|---|---|
+//! | this wheel | 0.01 %, 0.02 % | 2770 | 1240 | 8.3 | 0.9 s |
+//! | sampling, as Redis | 26 %, 27 % | 2550 | 510 | 12.5 | never: it stops at a tenth |
+//! | ordered buckets of 16 ms | 0.01 %, 0.02 % | 1660 | 1570 | 30 | 0.9 s |
+//!
+//! (The least of five rounds on a machine with much else to do: the order of the times is not sure, in
+//! an earlier run of a million keys to expire one took 1760, 3400 and 2220 ns; the longest slice was 8
+//! ms for all three, which is others' turn on the processor. A busier loop lets sampling work more
+//! often and leaves fewer dead.) The wheel looks at a key once more for each level that it comes down,
+//! where buckets look once; but buckets of keys that live for days hold one item each, and that
+//! memory is the reason against them.
+//!
+//! # How it is kept
 //! An item is the hash of a key and nothing else (8 bytes): the time is in the entry. So a key
 //! whose time moves *back* needs no new item, the old one is put where it belongs when its slot
 //! comes up; and what was deleted leaves its item there until then. When there are more of those

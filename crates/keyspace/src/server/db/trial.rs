@@ -3,7 +3,7 @@
 //! The same keys come and expire over the same time, which passes as fast as the work is done, and
 //! one of three ways removes them from the same table:
 //!
-//! - the wheel: a [`Db`] as the server has it, with the slices of its cycle;
+//! - the wheel: a database as the server has it, with the slices of its cycle;
 //! - sampling, as Redis 7.0 does it: ten times a second twenty keys are drawn, and again while more
 //!   than a tenth of them had expired, for at most a quarter of the time; a millisecond between two
 //!   turns of the loop while many are believed dead. Its list of keys that expire has 8 bytes a key

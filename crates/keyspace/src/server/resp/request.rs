@@ -328,6 +328,10 @@ mod tests {
             (b"*2147483648\r\n", "invalid multibulk length"),
             (b"*1\r\n:1\r\n", "expected '$', got ':'"),
             (b"*1\r\n$-1\r\n", "invalid bulk length"),
+            (b"*1\r\n$03\r\nabc\r\n", "invalid bulk length"),
+            (b"*1\r\n$003\r\nabc\r\n", "invalid bulk length"),
+            (b"*01\r\n", "invalid multibulk length"),
+            (b"*1\r\n$1x\r\n", "invalid bulk length"),
             (b"*1\r\n$536870913\r\n", "invalid bulk length"),
             (b"say \"hi\n", "unbalanced quotes in request"),
         ] {
