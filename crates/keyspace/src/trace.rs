@@ -8,11 +8,14 @@
 //! A trace comes from outside, so nothing in it is believed: each field is checked, each length is
 //! bounded before anything is allocated for it, and an error names the line and the column.
 
+mod check;
+
+pub use check::check;
+
 use crate::workload::Op;
-use csv::ByteRecord;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// The columns, in order.
@@ -31,8 +34,10 @@ pub const MAX_KEY_BYTES: u64 = 64 << 10;
 pub const MAX_VALUE_BYTES: u64 = 512 << 20;
 /// The latest timestamp and longest TTL accepted, in seconds: 13 years, what the clock can hold.
 pub const MAX_SECONDS: u64 = (u32::MAX / crate::clock::TICKS_PER_SECOND) as u64 - 1;
-/// The longest line accepted.
-const MAX_LINE_BYTES: usize = 1 << 20;
+/// The longest line accepted, with its end.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// One line of a trace.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,34 +89,63 @@ impl std::error::Error for TraceError {}
 
 /// Reads a trace line by line.
 pub struct TraceReader<R> {
-    csv: csv::Reader<BoundedLines<R>>,
-    record: ByteRecord,
+    source: BufReader<R>,
+    /// The line at hand, and its number.
+    text: Vec<u8>,
+    line: u64,
     first_timestamp: Option<u64>,
     at_seconds: u64,
-    next_line: u64,
 }
 
-impl TraceReader<BufReader<File>> {
+impl TraceReader<File> {
     /// Opens a trace file.
     ///
     /// # Errors
     /// If the file cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self::new(BufReader::new(File::open(path)?)))
+        Ok(Self::new(File::open(path)?))
     }
 }
 
 impl<R: Read> TraceReader<R> {
     /// Reads a trace from `source`.
     pub fn new(source: R) -> Self {
-        // No quotes in this format: a stray one must not swallow the lines after it.
-        let csv = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .quoting(false)
-            .from_reader(BoundedLines { source, line_bytes: 0 });
-        let record = ByteRecord::new();
-        Self { csv, record, first_timestamp: None, at_seconds: 0, next_line: 1 }
+        let source = BufReader::with_capacity(BUFFER_BYTES, source);
+        Self { source, text: Vec::new(), line: 0, first_timestamp: None, at_seconds: 0 }
+    }
+
+    /// Goes to the next line that is not empty; `false` at the end.
+    fn next_line(&mut self) -> Result<bool, TraceError> {
+        loop {
+            self.line += 1;
+            self.text.clear();
+            let mut bounded = (&mut self.source).take(MAX_LINE_BYTES + 1);
+            let read = bounded.read_until(b'\n', &mut self.text);
+            let problem = match read {
+                Ok(0) => return Ok(false),
+                Ok(len) if len as u64 > MAX_LINE_BYTES => {
+                    "a line is longer than 1 MiB; is this a trace?".to_owned()
+                }
+                Ok(_) => {
+                    if !self.fields().is_empty() {
+                        return Ok(true);
+                    }
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            };
+            return Err(TraceError { line: self.line, column: None, problem });
+        }
+    }
+
+    /// The line without its end, and without the mark that some editors put before a text.
+    fn fields(&self) -> &[u8] {
+        let text = self.text.strip_suffix(b"\n").unwrap_or(&self.text);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        match text.strip_prefix(b"\xef\xbb\xbf") {
+            Some(rest) if self.line == 1 => rest,
+            _ => text,
+        }
     }
 
     /// The next request; `None` at the end.
@@ -119,19 +153,11 @@ impl<R: Read> TraceReader<R> {
     /// # Errors
     /// A [`TraceError`] for a line that is not in the format, or that cannot be read.
     pub fn next_request(&mut self) -> Result<Option<Request<'_>>, TraceError> {
-        let read = self.csv.read_byte_record(&mut self.record);
-        let line = self.record.position().map_or(self.next_line, csv::Position::line);
-        match read {
-            Ok(true) => self.next_line = line + 1,
-            Ok(false) => return Ok(None),
-            Err(error) => {
-                let line = self.csv.position().line();
-                return Err(TraceError { line, column: None, problem: error.to_string() });
-            }
+        if !self.next_line()? {
+            return Ok(None);
         }
-        let fields = Fields { line, record: &self.record };
-        fields.check_count()?;
-        let timestamp = fields.number(TIMESTAMP, u64::MAX)?;
+        let line = self.line;
+        let timestamp = Fields::split(line, self.fields())?.number(TIMESTAMP, u64::MAX)?;
         let first = *self.first_timestamp.get_or_insert(timestamp);
         // Lines of different servers may be a little out of order; the clock does not go back.
         let at_seconds = timestamp.saturating_sub(first).max(self.at_seconds);
@@ -140,6 +166,7 @@ impl<R: Read> TraceReader<R> {
             return Err(TraceError { line, column: Some(TIMESTAMP), problem });
         }
         self.at_seconds = at_seconds;
+        let fields = Fields::split(line, self.fields())?;
         for column in 0..COLUMNS.len() {
             fields.text(column)?;
         }
@@ -164,31 +191,38 @@ impl<R: Read> TraceReader<R> {
     }
 }
 
-/// The fields of one line.
+/// The fields of one line. No quotes in this format: a stray one is a part of its field.
 struct Fields<'a> {
     line: u64,
-    record: &'a ByteRecord,
+    list: [&'a [u8]; COLUMNS.len()],
 }
 
 impl<'a> Fields<'a> {
+    fn split(line: u64, text: &'a [u8]) -> Result<Self, TraceError> {
+        let (mut list, mut found) = ([&[][..]; COLUMNS.len()], 0);
+        for field in text.split(|byte| *byte == b',') {
+            if let Some(place) = list.get_mut(found) {
+                *place = field;
+            }
+            found += 1;
+        }
+        let fields = Self { line, list };
+        if found < COLUMNS.len() {
+            return fields.wrong(found, format!("missing; the line has {found} of 7 columns"));
+        }
+        if found > COLUMNS.len() {
+            let problem = format!("{found} columns where there should be 7");
+            return Err(TraceError { line, column: None, problem });
+        }
+        Ok(fields)
+    }
+
     fn wrong<T>(&self, column: usize, problem: String) -> Result<T, TraceError> {
         Err(TraceError { line: self.line, column: Some(column), problem })
     }
 
-    fn check_count(&self) -> Result<(), TraceError> {
-        let found = self.record.len();
-        if found < COLUMNS.len() {
-            return self.wrong(found, format!("missing; the line has {found} of 7 columns"));
-        }
-        if found > COLUMNS.len() {
-            let problem = format!("{found} columns where there should be 7");
-            return Err(TraceError { line: self.line, column: None, problem });
-        }
-        Ok(())
-    }
-
     fn text(&self, column: usize) -> Result<&'a str, TraceError> {
-        match std::str::from_utf8(&self.record[column]) {
+        match std::str::from_utf8(self.list[column]) {
             Ok(text) => Ok(text.trim()),
             Err(error) => {
                 let at = error.valid_up_to() + 1;
@@ -206,31 +240,6 @@ impl<'a> Fields<'a> {
             Ok(number) if number <= max => Ok(number),
             _ => self.wrong(column, format!("{text} is too large, the most is {max}")),
         }
-    }
-}
-
-/// Passes bytes through and fails on a line that never ends, before memory is taken for it.
-struct BoundedLines<R> {
-    source: R,
-    line_bytes: usize,
-}
-
-impl<R: Read> Read for BoundedLines<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.source.read(buffer)?;
-        for piece in buffer[..len].split_inclusive(|byte| *byte == b'\n') {
-            self.line_bytes += piece.len();
-            if self.line_bytes > MAX_LINE_BYTES {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "a line is longer than 1 MiB; is this a trace?",
-                ));
-            }
-            if piece.ends_with(b"\n") {
-                self.line_bytes = 0;
-            }
-        }
-        Ok(len)
     }
 }
 
@@ -309,6 +318,12 @@ mod tests {
         assert_eq!(error, "line 1, column 2 (anonymized key): not UTF-8 (byte 2 of the field)");
         let error = error_of(b"0,k,1,1,\xff,get,0\n");
         assert!(error.starts_with("line 1, column 5 (client id): not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn empty_lines_count() {
+        let error = error_of(b"\n\r\n0,k,1,1,1,get,0\n\n\nx,k,1,1,1,get,0\n");
+        assert!(error.starts_with("line 6, column 1"), "{error}");
     }
 
     #[test]
