@@ -6,7 +6,7 @@
 
 use core::fmt::{self, Write};
 
-/// A line of text on the stack. What does not fit is cut off.
+/// A line of text on the stack. What does not fit is cut off, but for its end.
 pub(crate) struct Line {
     bytes: [u8; 240],
     len: usize,
@@ -15,6 +15,14 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) const fn new() -> Self {
         Self { bytes: [0; 240], len: 0 }
+    }
+
+    /// The line, with an end after it.
+    pub(crate) fn end(mut self) -> Self {
+        self.len = self.len.min(self.bytes.len() - 1);
+        self.bytes[self.len] = b'\n';
+        self.len += 1;
+        self
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -87,7 +95,7 @@ impl Corruption {
     pub(crate) fn line(self) -> Line {
         let mut line = Line::new();
         // A `Line` takes every write, so there is no error to look at.
-        let _ = writeln!(line, "tallow: {self}; aborting");
-        line
+        let _ = write!(line, "tallow: {self}; aborting");
+        line.end()
     }
 }

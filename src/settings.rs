@@ -236,10 +236,9 @@ fn read(name: &CStr, wanted: &str, take: impl FnOnce(&str) -> Option<()>) {
     let text = str::from_utf8(bytes);
     if text.ok().and_then(take).is_none() {
         let name = name.to_str().unwrap_or("");
-        warn(format_args!(
-            "{name}={} is not {wanted}; the default is used",
-            text.unwrap_or("(not text)")
-        ));
+        // What would end the line, or tell a terminal something, is written as text.
+        let shown = text.unwrap_or("(not text)").escape_debug();
+        warn(format_args!("{name}={shown} is not {wanted}; the default is used"));
     }
 }
 
@@ -247,8 +246,8 @@ fn read(name: &CStr, wanted: &str, take: impl FnOnce(&str) -> Option<()>) {
 fn warn(what: fmt::Arguments<'_>) {
     let mut line = Line::new();
     // A `Line` takes every write, so there is no error to look at.
-    let _ = writeln!(line, "tallow: {what}");
-    os::write_stderr(line.as_bytes());
+    let _ = write!(line, "tallow: {what}");
+    os::write_stderr(line.end().as_bytes());
 }
 
 /// The settings in effect. Relaxed throughout: each is a value of its own, and an

@@ -1,7 +1,9 @@
 //! The fake of the unit tests: refuses the n-th call that the calling thread
 //! makes, and every one after it, or that one alone.
 
+use super::Door;
 use std::cell::Cell;
+use std::sync::Mutex;
 
 thread_local! {
     static PLAN: Cell<Option<Plan>> = const { Cell::new(None) };
@@ -14,8 +16,25 @@ struct Plan {
     once: bool,
 }
 
+/// How often each kind of call was refused, by any thread.
+static REFUSED: Mutex<[u64; KINDS]> = Mutex::new([0; KINDS]);
+const KINDS: usize = Door::ReadFile as usize + 1;
+
+/// How often a call was refused, by kind: of each kind there is.
+pub(crate) fn refused() -> [u64; KINDS] {
+    *REFUSED.lock().expect("nothing panics in between")
+}
+
 /// What the door asks before each call.
-pub(super) fn permitted() -> bool {
+pub(super) fn permitted(door: Door) -> bool {
+    let yes = follow_plan();
+    if !yes {
+        REFUSED.lock().expect("nothing panics in between")[door as usize] += 1;
+    }
+    yes
+}
+
+fn follow_plan() -> bool {
     PLAN.with(|plan| match plan.get() {
         None => true,
         Some(Plan { calls_left: 0, once }) => {
@@ -39,6 +58,19 @@ pub(crate) fn failing_after<R>(n: u64, f: impl FnOnce() -> R) -> R {
 /// Runs `f` with only call number `n` (from 0) refused.
 pub(crate) fn failing_at<R>(n: u64, f: impl FnOnce() -> R) -> R {
     with(Plan { calls_left: n, once: true }, f)
+}
+
+/// Runs `f` with nothing refused, in the middle of a plan.
+pub(crate) fn spared<R>(f: impl FnOnce() -> R) -> R {
+    let plan = PLAN.with(Cell::take);
+    let result = f();
+    PLAN.with(|p| p.set(plan));
+    result
+}
+
+/// Has every call of this thread after the first `n` refused, until it has ended.
+pub(crate) fn failing_to_the_end(n: u64) {
+    PLAN.with(|plan| plan.set(Some(Plan { calls_left: n, once: false })));
 }
 
 /// Runs `f` on a thread to which the kernel looks as if it backed everything with

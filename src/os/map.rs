@@ -44,7 +44,7 @@ pub(super) unsafe fn release(at: NonNull<u8>, bytes: usize) -> Option<()> {
 }
 
 /// Has `prepare` called before each fork, `parent` and `child` after it.
-pub(crate) fn at_fork(
+pub(super) fn at_fork(
     prepare: unsafe extern "C" fn(),
     parent: unsafe extern "C" fn(),
     child: unsafe extern "C" fn(),

@@ -51,7 +51,7 @@ pub(super) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> Option<()> {
 }
 
 /// Nobody forks.
-pub(crate) fn at_fork(
+pub(super) fn at_fork(
     _prepare: unsafe extern "C" fn(),
     _parent: unsafe extern "C" fn(),
     _child: unsafe extern "C" fn(),

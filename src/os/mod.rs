@@ -32,11 +32,11 @@ use portable as native;
 
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::ffi::{CStr, c_void};
 use core::ptr::NonNull;
 
-pub(crate) use map::at_fork;
 pub(crate) use native::{alone, now_ms};
-pub(crate) use unix::{arm_exit_hook, environment, processors, read_file, write_stderr};
+pub(crate) use unix::{environment, processors, write_stderr};
 
 /// One counter for each kind of call. Relaxed throughout: they order nothing.
 #[derive(Default)]
@@ -93,21 +93,39 @@ pub(crate) fn calls() -> OsCalls {
 
 /// Counts a call and makes it, unless the fake refuses it. `errno` stays what it
 /// was: a free between a failed call and the look at its error must not hide it.
-fn call<T>(counter: &AtomicU64, make: impl FnOnce() -> Option<T>) -> Option<T> {
+fn call<T>(counter: &AtomicU64, door: Door, make: impl FnOnce() -> Option<T>) -> Option<T> {
     counter.fetch_add(1, Ordering::Relaxed);
-    let answer = native::keep_errno(|| if permitted() { make() } else { None });
+    let answer = native::keep_errno(|| if permitted(door) { make() } else { None });
     if answer.is_none() {
         CALLS.failed.fetch_add(1, Ordering::Relaxed);
     }
     answer
 }
 
+/// What may be refused. Everything else that passes here cannot be: the clock, the
+/// environment, the number of processors, waiting and waking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "the fake tells them apart"))]
+enum Door {
+    Reserve,
+    Release,
+    Purge,
+    Remap,
+    Advise,
+    Populate,
+    Barrier,
+    ExitHook,
+    ForkHook,
+    ReadFile,
+}
+
 #[cfg(test)]
-fn permitted() -> bool {
-    fake::permitted()
+fn permitted(door: Door) -> bool {
+    fake::permitted(door)
 }
 #[cfg(not(test))]
-const fn permitted() -> bool {
+#[inline(always)]
+const fn permitted(_: Door) -> bool {
     true
 }
 
@@ -136,7 +154,7 @@ pub(crate) fn mapping_align() -> usize {
 /// `align`, backed by nothing until it is written. `None` when the system has
 /// no more, or when the sum overflows.
 pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    call(&CALLS.reserve, || map::reserve(bytes, align))
+    call(&CALLS.reserve, Door::Reserve, || map::reserve(bytes, align))
 }
 
 /// Gives address space back.
@@ -145,7 +163,7 @@ pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
 /// The range lies in a mapping of [`reserve`]'s, and nothing uses it any more.
 pub(crate) unsafe fn release(at: NonNull<u8>, bytes: usize) -> bool {
     // SAFETY: the caller's promise.
-    call(&CALLS.release, || unsafe { map::release(at, bytes) }).is_some()
+    call(&CALLS.release, Door::Release, || unsafe { map::release(at, bytes) }).is_some()
 }
 
 /// Gives the memory of a range back and keeps its address space. After `true`
@@ -155,7 +173,7 @@ pub(crate) unsafe fn release(at: NonNull<u8>, bytes: usize) -> bool {
 /// The range lies in a mapping of [`reserve`]'s, and nobody needs its contents.
 pub(crate) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> bool {
     // SAFETY: the caller's promise.
-    call(&CALLS.purge, || unsafe { native::purge(at, bytes) }).is_some()
+    call(&CALLS.purge, Door::Purge, || unsafe { native::purge(at, bytes) }).is_some()
 }
 
 /// Changes the size of a range, moving it if it must, without copying. `None`
@@ -169,7 +187,7 @@ pub(crate) unsafe fn remap(
     new_bytes: usize,
 ) -> Option<NonNull<u8>> {
     // SAFETY: the caller's promise.
-    call(&CALLS.remap, || unsafe { native::remap(at, old_bytes, new_bytes) })
+    call(&CALLS.remap, Door::Remap, || unsafe { native::remap(at, old_bytes, new_bytes) })
 }
 
 /// Asks the system to back a range with huge pages, or with small ones only. A
@@ -179,7 +197,8 @@ pub(crate) unsafe fn remap(
 /// The range lies in a mapping of [`reserve`]'s.
 pub(crate) unsafe fn advise_huge_pages(at: NonNull<u8>, bytes: usize, yes: bool) -> bool {
     // SAFETY: the caller's promise.
-    call(&CALLS.advise, || unsafe { native::advise_huge_pages(at, bytes, yes) }).is_some()
+    call(&CALLS.advise, Door::Advise, || unsafe { native::advise_huge_pages(at, bytes, yes) })
+        .is_some()
 }
 
 /// Has a range backed by memory now. A refusal changes nothing but when that
@@ -189,7 +208,7 @@ pub(crate) unsafe fn advise_huge_pages(at: NonNull<u8>, bytes: usize, yes: bool)
 /// The range lies in a mapping of [`reserve`]'s.
 pub(crate) unsafe fn populate(at: NonNull<u8>, bytes: usize) -> bool {
     // SAFETY: the caller's promise.
-    call(&CALLS.advise, || unsafe { native::populate(at, bytes) }).is_some()
+    call(&CALLS.advise, Door::Populate, || unsafe { native::populate(at, bytes) }).is_some()
 }
 
 /// Prepares for [`barrier_everywhere`], best while there is one thread.
@@ -201,7 +220,34 @@ pub(crate) fn expect_barriers() {
 /// that what they do next sees what the caller wrote before. `false` where the
 /// system cannot. Some microseconds; interrupts the processors that run them.
 pub(crate) fn barrier_everywhere() -> bool {
-    native::keep_errno(native::barrier_everywhere)
+    native::keep_errno(|| permitted(Door::Barrier) && native::barrier_everywhere())
+}
+
+/// Has `hook(value)` called when the calling thread ends, after the destructors of its
+/// `thread_local!`s. `false` when the system has no more keys: then the thread must keep
+/// nothing.
+///
+/// `hook` must be the same function at every call.
+pub(crate) fn arm_exit_hook(
+    hook: unsafe extern "C" fn(*mut c_void),
+    value: NonNull<c_void>,
+) -> bool {
+    permitted(Door::ExitHook) && unix::arm_exit_hook(hook, value)
+}
+
+/// Has `prepare` called before each fork, `parent` and `child` after it.
+pub(crate) fn at_fork(
+    prepare: unsafe extern "C" fn(),
+    parent: unsafe extern "C" fn(),
+    child: unsafe extern "C" fn(),
+) -> bool {
+    permitted(Door::ForkHook) && map::at_fork(prepare, parent, child)
+}
+
+/// Reads the start of a file into `out` and returns what was read; empty when
+/// the file cannot be read. Allocates nothing, so it may run anywhere.
+pub(crate) fn read_file<'a>(path: &CStr, out: &'a mut [u8]) -> &'a [u8] {
+    if permitted(Door::ReadFile) { unix::read_file(path, out) } else { &[] }
 }
 
 /// Whether the kernel backs memory with huge pages by itself, wherever there is

@@ -24,9 +24,15 @@ pub(crate) fn write_stderr(mut bytes: &[u8]) {
         let n = unsafe { libc::write(2, bytes.as_ptr().cast(), bytes.len()) };
         match usize::try_from(n) {
             Ok(n) if n > 0 => bytes = &bytes[n.min(bytes.len())..],
+            Err(_) if interrupted() => {}
             _ => return,
         }
     }
+}
+
+/// Whether the last call gave up for a signal, and is to be made again.
+fn interrupted() -> bool {
+    std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted
 }
 
 /// A variable of the environment; `None` also in a program that runs with more
@@ -46,11 +52,16 @@ pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
-/// Reads the start of a file into `out` and returns what was read; empty when
-/// the file cannot be read. Allocates nothing, so it may run anywhere.
-pub(crate) fn read_file<'a>(path: &CStr, out: &'a mut [u8]) -> &'a [u8] {
-    // SAFETY: the path is a C string.
-    let fd: RawFd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+/// Reads the start of a file into `out`.
+pub(super) fn read_file<'a>(path: &CStr, out: &'a mut [u8]) -> &'a [u8] {
+    let open = || -> RawFd {
+        // SAFETY: the path is a C string.
+        unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) }
+    };
+    let mut fd = open();
+    while fd < 0 && interrupted() {
+        fd = open();
+    }
     if fd < 0 {
         return &[];
     }
@@ -61,6 +72,7 @@ pub(crate) fn read_file<'a>(path: &CStr, out: &'a mut [u8]) -> &'a [u8] {
         let n = unsafe { libc::read(fd, rest.as_mut_ptr().cast(), rest.len()) };
         match usize::try_from(n) {
             Ok(n) if n > 0 => len += n,
+            Err(_) if interrupted() => {}
             _ => break,
         }
     }
@@ -69,12 +81,8 @@ pub(crate) fn read_file<'a>(path: &CStr, out: &'a mut [u8]) -> &'a [u8] {
     &out[..len]
 }
 
-/// Has `hook(value)` called when the calling thread ends, after the
-/// destructors of its `thread_local!`s. `false` when the system has no more
-/// keys: then the thread must keep nothing.
-///
-/// `hook` must be the same function at every call.
-pub(crate) fn arm_exit_hook(
+/// See [`super::arm_exit_hook`].
+pub(super) fn arm_exit_hook(
     hook: unsafe extern "C" fn(*mut c_void),
     value: NonNull<c_void>,
 ) -> bool {

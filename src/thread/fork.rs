@@ -16,12 +16,15 @@ use crate::os;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use core::ptr;
 
-/// Has the fork handlers called; once.
+/// Has the fork handlers called; once it has been arranged, it is.
 pub(super) fn watch() {
     static DONE: AtomicBool = AtomicBool::new(false);
     // Relaxed: a flag of its own; a second thread need not wait for the first.
     if !DONE.swap(true, Ordering::Relaxed) {
-        os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
+        if !os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child) {
+            // Memory is out: the next thread tries again.
+            DONE.store(false, Ordering::Relaxed);
+        }
         os::expect_barriers();
     }
 }
