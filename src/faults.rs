@@ -6,6 +6,8 @@
 //! Only what passes of defragmentation move is allocated as in a program, within
 //! [`on_tallow`].
 
+mod operations;
+
 use crate::Tallow;
 use crate::arena::CENTRAL;
 use crate::defrag::{Defrag, Mover, Relocate, Settings, Visit};
