@@ -167,6 +167,71 @@ mod tests {
         by_live
     }
 
+    /// Calls `f` with every ascending list of up to `most` live counts.
+    fn each_list(capacity: u32, most: usize, list: &mut Vec<u32>, f: &mut impl FnMut(&[u32])) {
+        f(list);
+        if list.len() < most {
+            for live in list.last().copied().unwrap_or(0)..capacity {
+                list.push(live);
+                each_list(capacity, most, list, f);
+                list.pop();
+            }
+        }
+    }
+
+    #[test]
+    fn every_small_bin_is_planned_and_bought_at_its_best() {
+        let mut bins = 0;
+        for capacity in 1..=6 {
+            each_list(capacity, 6, &mut Vec::new(), &mut |slabs| {
+                bins += 1;
+                let by_live = by_live(capacity, slabs);
+                let plan = plan(capacity, &by_live);
+                let best = brute_force(capacity, slabs);
+                assert_eq!((plan.slabs, plan.regions), best, "{capacity}: {slabs:?}");
+                // Bought whole, whatever order the slabs come in.
+                for turn in 0..slabs.len().max(1) {
+                    let mut market = Market::new();
+                    market.offer(capacity, 10, &by_live, &plan);
+                    assert_eq!(market.total_bytes(), plan.slabs * 10);
+                    let mut bound = market.bound(u64::MAX);
+                    let mut purchase =
+                        Purchase { capacity, slab_bytes: 10, plan, bound: &mut bound };
+                    let mut turned = slabs.to_vec();
+                    turned.rotate_left(turn);
+                    turned.retain(|&live| purchase.takes(live));
+                    let moved: u32 = turned.iter().sum();
+                    assert_eq!((turned.len() as u64, u64::from(moved)), best, "{slabs:?}");
+                }
+            });
+        }
+        assert!(bins > 1500, "{bins}");
+    }
+
+    /// As many slabs as a class of a large heap has: beside a plain sorted list.
+    #[test]
+    fn large_bins_are_planned_as_a_sorted_list_says() {
+        fn property(capacity: u16, seeds: Vec<u16>) -> bool {
+            let capacity = u32::from(capacity) % 4096 + 1;
+            let seeds = seeds.iter().flat_map(|&seed| (0..8).map(move |i| u32::from(seed) * i / 3));
+            let mut slabs: Vec<u32> = seeds.map(|live| live % capacity).collect();
+            let plan = plan(capacity, &by_live(capacity, &slabs));
+            slabs.sort_unstable();
+            // Empties from the left as long as there is room on the right.
+            let (mut emptied, mut moved) = (0, 0);
+            let mut room: u64 = slabs.iter().map(|&live| u64::from(capacity - live)).sum();
+            for live in slabs.into_iter().map(u64::from) {
+                room -= u64::from(capacity) - live;
+                if moved + live > room {
+                    break;
+                }
+                (emptied, moved) = (emptied + 1, moved + live);
+            }
+            (plan.slabs, plan.regions) == (emptied, moved)
+        }
+        quickcheck::QuickCheck::new().tests(2000).quickcheck(property as fn(u16, Vec<u16>) -> bool);
+    }
+
     quickcheck! {
         fn empties_the_most_for_the_least(capacity: u8, seeds: Vec<u8>) -> bool {
             let capacity = u32::from(capacity) % 12 + 2;
