@@ -4,6 +4,9 @@
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
+#[global_allocator]
+static ALLOC: targets::Switch = targets::Switch;
+
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +29,9 @@ fn replay(name: &str, target: fn(&[u8])) {
     assert!(count >= 3, "only {count} inputs in {}", folder.display());
 }
 
+/// They share the time.
+const TARGETS: f64 = 5.0;
+
 fn seconds() -> f64 {
     let wanted = std::env::var("TALLOW_FUZZ_SECONDS").ok();
     wanted.map_or(2.0, |s| s.parse().expect("TALLOW_FUZZ_SECONDS is a number"))
@@ -34,8 +40,7 @@ fn seconds() -> f64 {
 /// Random bytes, longer and longer.
 fn smoke(seed: u64, target: fn(&[u8])) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Half of the time for each of the two targets.
-    let (started, time) = (Instant::now(), Duration::from_secs_f64(seconds() / 2.0));
+    let (started, time) = (Instant::now(), Duration::from_secs_f64(seconds() / TARGETS));
     let (mut state, mut runs) = (seed, 0usize);
     let mut next = || {
         state ^= state << 13;
@@ -53,22 +58,24 @@ fn smoke(seed: u64, target: fn(&[u8])) {
     println!("{runs} runs");
 }
 
-#[test]
-fn operations_corpus() {
-    replay("operations", targets::operations);
+macro_rules! targets {
+    ($($name:ident $corpus:ident $random:ident $seed:literal;)*) => {$(
+        #[test]
+        fn $corpus() {
+            replay(stringify!($name), targets::$name);
+        }
+
+        #[test]
+        fn $random() {
+            smoke($seed, targets::$name);
+        }
+    )*};
 }
 
-#[test]
-fn layouts_corpus() {
-    replay("layouts", targets::layouts);
-}
-
-#[test]
-fn operations_at_random() {
-    smoke(0x9E37_79B9_7F4A_7C15, targets::operations);
-}
-
-#[test]
-fn layouts_at_random() {
-    smoke(0xD1B5_4A32_D192_ED03, targets::layouts);
+targets! {
+    operations operations_corpus operations_at_random 0x9E37_79B9_7F4A_7C15;
+    layouts layouts_corpus layouts_at_random 0xD1B5_4A32_D192_ED03;
+    transfers transfers_corpus transfers_at_random 0x2545_F491_4F6C_DD1D;
+    defrag defrag_corpus defrag_at_random 0x94D0_49BB_1331_11EB;
+    settings settings_corpus settings_at_random 0xBF58_476D_1CE4_E5B9;
 }

@@ -1,0 +1,83 @@
+//! A block of Tallow's that knows what is in it.
+
+use super::TALLOW;
+use std::alloc::{GlobalAlloc, Layout};
+
+/// Blocks longer than that are written and read at their ends only.
+pub(crate) const EDGE: usize = 512;
+
+/// A block with a pattern at its ends.
+pub(crate) struct Block {
+    pub(crate) at: *mut u8,
+    pub(crate) layout: Layout,
+    seed: usize,
+}
+
+// SAFETY: a block belongs to whoever holds this, on any thread.
+unsafe impl Send for Block {}
+
+impl Block {
+    pub(crate) fn new(layout: Layout, zeroed: bool, seed: usize) -> Option<Self> {
+        // SAFETY: callers give layouts with a size.
+        let at = unsafe { if zeroed { TALLOW.alloc_zeroed(layout) } else { TALLOW.alloc(layout) } };
+        if at.is_null() {
+            return None;
+        }
+        assert_eq!(at.addr() % layout.align(), 0, "{layout:?} is not aligned");
+        let block = Self { at, layout, seed };
+        if zeroed {
+            block.each(layout.size(), |_, byte| assert_eq!(*byte, 0, "{layout:?} is not zero"));
+        }
+        block.fill();
+        Some(block)
+    }
+
+    fn each(&self, len: usize, mut f: impl FnMut(usize, &mut u8)) {
+        let head = len.min(EDGE);
+        for i in (0..head).chain(len.saturating_sub(EDGE).max(head)..len) {
+            // SAFETY: the byte lies in the block, which is ours.
+            f(i, unsafe { &mut *self.at.add(i) });
+        }
+    }
+
+    fn byte(&self, i: usize) -> u8 {
+        (i % 251 + self.seed) as u8
+    }
+
+    fn fill(&self) {
+        self.each(self.layout.size(), |i, byte| *byte = self.byte(i));
+    }
+
+    pub(crate) fn check(&self) {
+        let layout = self.layout;
+        self.each(layout.size(), |i, byte| {
+            assert_eq!(*byte, self.byte(i), "byte {i} of {layout:?} changed");
+        });
+    }
+
+    /// Leaves the block as it was when memory is refused.
+    pub(crate) fn resize(&mut self, size: usize) {
+        let old = self.layout;
+        let Ok(layout) = Layout::from_size_align(size, old.align()) else { return };
+        self.check();
+        // SAFETY: the block has this layout; the new one has a size and fits.
+        let at = unsafe { TALLOW.realloc(self.at, old, size) };
+        if at.is_null() {
+            return self.check();
+        }
+        assert_eq!(at.addr() % layout.align(), 0, "{layout:?} is not aligned");
+        (self.at, self.layout) = (at, layout);
+        let (kept, tail) = (old.size().min(size), old.size().saturating_sub(EDGE));
+        for i in (0..kept.min(EDGE)).chain(tail.clamp(kept.min(EDGE), kept)..kept) {
+            // SAFETY: the byte lies in the block, which is ours.
+            assert_eq!(unsafe { *self.at.add(i) }, self.byte(i), "byte {i} was not copied");
+        }
+        self.fill();
+    }
+
+    pub(crate) fn free(self) {
+        self.check();
+        // SAFETY: the block has this layout, and is used no more.
+        unsafe { TALLOW.dealloc(self.at, self.layout) };
+    }
+}
