@@ -107,10 +107,12 @@
 //! - Told bytes, peak, limits, hits and refusals: `Relaxed`, numbers of their own.
 //!
 //! ## Limits
-//! The ceiling is set with `Release` after the limits, and taken away by a swap with
-//! `Acquire`, so that limits which are being set are not lost. Comparing with it is
-//! `Relaxed`: a number that is a moment late. The limits themselves, and the counts, are
-//! `Relaxed`. The callback is a pointer, stored with `Release`, loaded with `Acquire`.
+//! The ceiling and how often limits were set are one word. It is changed by
+//! compare-and-swap (`AcqRel`) after the limits are stored, and loaded with `Acquire` before
+//! they are read to set it anew, which then fails if they have been changed meanwhile: so
+//! that swap is `Relaxed`. Comparing with it is `Relaxed`: a number that is a moment late.
+//! The limits themselves, and the counts, are `Relaxed`. The callback is a pointer, stored
+//! with `Release`, loaded with `Acquire`.
 //!
 //! ## The rest
 //! - Settings: `Relaxed`, each a value of its own; any of them is right at any time.
@@ -140,4 +142,5 @@
 //!   the crate's documentation, and no more than that.
 //!
 #![doc = include_str!("../docs/loom.md")]
+#![doc = include_str!("../docs/sanitizers.md")]
 #![doc = include_str!("../docs/unsafe.md")]
