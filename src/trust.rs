@@ -136,7 +136,7 @@
 //! - Fork, `mremap`, `madvise` and their races are tested natively; no tool looks inside.
 //! - All of it has run on x86-64. Orderings that this processor gives for nothing are
 //!   checked by loom, for what has a model, and by Miri's weak memory.
-//! - Memcheck sees the memory of Tallow as mapped, and no borders in
+//! - AddressSanitizer and memcheck see the memory of Tallow as mapped, and no borders in
 //!   it: a program that writes past its block is found by the tests' patterns, if at all.
 //! - A program with undefined behaviour of its own: what is found out by chance is said in
 //!   the crate's documentation, and no more than that.
