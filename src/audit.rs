@@ -2,11 +2,12 @@
 //! with the books.
 
 use crate::arena::CENTRAL;
+use crate::arena::guarded::GUARDED;
 use crate::class::{CLASS_COUNT, Class};
-use crate::config::{LG_PAGE, SEGMENT_PAGES};
+use crate::config::{HARDENED, LG_PAGE, SEGMENT_PAGES};
 use crate::os;
 use crate::pages::PageBooks;
-use crate::segment::{Entry, Segment, SegmentPages, header_pages};
+use crate::segment::{Entry, Segment, SegmentPages, first_page, guard_pages, header_pages};
 use crate::slab::{Slab, State, quarter};
 use crate::sync::Ordering;
 use crate::thread::{Books, each_record, hold_everything, let_everything_go};
@@ -26,6 +27,8 @@ pub struct Audit {
     pub large_bytes: u64,
     /// Bytes of huge blocks.
     pub huge_bytes: u64,
+    /// Bytes of small blocks between guard pages: only with the feature `hardened`.
+    pub guarded_bytes: u64,
     /// Bytes of free pages, dirty and purged.
     pub free_bytes: u64,
     /// Bytes of pages in slabs.
@@ -94,6 +97,8 @@ pub fn audit() -> Result<Audit, AuditError> {
 struct Counted {
     audit: Audit,
     claimed: [i64; CLASS_COUNT],
+    /// Hardened: regions that the program holds, by their marks.
+    held: [i64; CLASS_COUNT],
     slabs: [usize; CLASS_COUNT],
     full: [usize; CLASS_COUNT],
     evacuating: [usize; CLASS_COUNT],
@@ -125,6 +130,7 @@ impl Counted {
             self.check("punched pages without live regions", Some(class), 1, free.into());
         }
         self.claimed[i] += i64::from(taken);
+        self.held[i] += slab.count_held() as i64;
         self.slabs[i] += 1;
         self.audit.slabs += 1;
         self.audit.slab_bytes += class.info().slab_bytes() as u64;
@@ -141,7 +147,7 @@ impl Counted {
     }
 
     fn segment(&mut self, segment: &'static Segment, sets: &SegmentPages) {
-        let (mut page, mut used) = (header_pages(), 0);
+        let (mut page, mut used) = (first_page(), 0);
         while page < SEGMENT_PAGES {
             let pages = match segment.entry(page) {
                 Entry::None => {
@@ -151,6 +157,7 @@ impl Counted {
                 Entry::Large { pages } => {
                     self.large_count += 1;
                     self.audit.large_bytes += (pages as u64) << LG_PAGE;
+                    used += 2 * guard_pages();
                     pages
                 }
                 entry @ Entry::Slab { header, .. } => {
@@ -223,6 +230,19 @@ impl Counted {
         }
     }
 
+    /// Hardened: the marks against the books, which stood still meanwhile.
+    fn marks(&mut self, books: &Books) {
+        // Another thread may be between its cache and a mark, with one region.
+        let others = other_threads();
+        for class in Class::all() {
+            let booked = books.claimed[class.index()] - books.cached[class.index()];
+            let marked = self.held[class.index()];
+            if booked.abs_diff(marked) > others {
+                self.check("regions marked as held", Some(class), booked, marked);
+            }
+        }
+    }
+
     /// `still` when no thread was in its hot path while the books were read.
     fn records(&mut self, books: &Books, still: bool) {
         for class in Class::all() {
@@ -245,7 +265,10 @@ impl Counted {
                     * i64::from(c.info().region_bytes)
             })
             .sum();
-        let allocated = small + self.audit.large_bytes as i64 + self.audit.huge_bytes as i64;
+        let allocated = small
+            + self.audit.large_bytes as i64
+            + self.audit.huge_bytes as i64
+            + self.audit.guarded_bytes as i64;
         if still && books.requested_bytes > allocated {
             self.check(
                 "requested bytes, which allocated must cover",
@@ -257,12 +280,23 @@ impl Counted {
     }
 }
 
+/// Threads with a cache, but for the calling one.
+fn other_threads() -> u64 {
+    let mut count = 0;
+    each_record(|record| {
+        // SAFETY: the record's lock is held.
+        count += u64::from(!unsafe { record.lock.value_held() }.cache.is_null());
+    });
+    count.saturating_sub(1)
+}
+
 /// # Safety
 /// The caller holds everything.
 unsafe fn recount() -> Result<Audit, AuditError> {
     let mut counted = Counted {
         audit: Audit::default(),
         claimed: [0; CLASS_COUNT],
+        held: [0; CLASS_COUNT],
         slabs: [0; CLASS_COUNT],
         full: [0; CLASS_COUNT],
         evacuating: [0; CLASS_COUNT],
@@ -273,6 +307,15 @@ unsafe fn recount() -> Result<Audit, AuditError> {
         punched: 0,
         error: None,
     };
+    let read = || {
+        let mut books = Books::ZERO;
+        each_record(|record| {
+            // SAFETY: the record's lock is held.
+            books.add(&unsafe { record.lock.value_held() }.books(record));
+        });
+        books
+    };
+    let before = if HARDENED { read() } else { Books::ZERO };
     // SAFETY: the caller's promise.
     unsafe { CENTRAL.pages.each_segment_held(|segment, sets| counted.segment(segment, sets)) };
     // SAFETY: as above.
@@ -305,16 +348,20 @@ unsafe fn recount() -> Result<Audit, AuditError> {
     let (shelf, shelf_counted) = unsafe { CENTRAL.huge.recount_shelf_held() };
     counted.check("bytes on the shelf", None, shelf as i64, shelf_counted as i64);
     counted.audit.huge_bytes = huge.bytes as u64;
+    if HARDENED {
+        // SAFETY: as above.
+        let (guarded, guarded_counted) = unsafe { GUARDED.recount_held() };
+        let (booked, now) = (guarded.count as i64, guarded_counted.count as i64);
+        counted.check("guarded blocks", None, booked, now);
+        let (booked, now) = (guarded.bytes as i64, guarded_counted.bytes as i64);
+        counted.check("bytes of guarded blocks", None, booked, now);
+        counted.audit.guarded_bytes = guarded.bytes as u64;
+    }
     counted.bins();
-    let read = || {
-        let mut books = Books::ZERO;
-        each_record(|record| {
-            // SAFETY: the record's lock is held.
-            books.add(&unsafe { record.lock.value_held() }.books(record));
-        });
-        books
-    };
     let books = read();
+    if HARDENED && before == books {
+        counted.marks(&books);
+    }
     counted.records(&books, books == read());
     counted.error.map_or(Ok(counted.audit), Err)
 }

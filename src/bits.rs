@@ -137,19 +137,24 @@ impl PageSet {
 }
 
 /// Takes up to `want` set bits out of `word` by one atomic operation and
-/// returns them. A concurrent taker may leave fewer, down to none.
+/// returns them, from bit `turn % 64` on, round about. A concurrent taker may leave
+/// fewer, down to none.
 ///
 /// `Acquire` on success pairs with the `Release` of the `fetch_or` that put
 /// the bits back: what the last owner wrote into a region happens before the
 /// next owner's use of it.
 #[inline]
-pub(crate) fn take_bits(word: &AtomicU64, want: u32, take: Ordering) -> u64 {
+pub(crate) fn take_bits(word: &AtomicU64, want: u32, turn: u32, take: Ordering) -> u64 {
     // Relaxed: a guess only; the atomic operation below decides.
     let seen = word.load(Ordering::Relaxed);
     if seen == 0 {
         return 0;
     }
-    let chosen = if seen.count_ones() <= want { seen } else { lowest_bits(seen, want) };
+    let chosen = if seen.count_ones() <= want {
+        seen
+    } else {
+        lowest_bits(seen.rotate_right(turn), want).rotate_left(turn)
+    };
     word.fetch_and(!chosen, take) & chosen
 }
 
@@ -223,8 +228,10 @@ mod tests {
     #[test]
     fn take_bits_takes_at_most_what_is_wanted() {
         let word = AtomicU64::new(0b1011_0000);
-        assert_eq!(take_bits(&word, 2, Ordering::Acquire), 0b0011_0000);
-        assert_eq!(take_bits(&word, 9, Ordering::Acquire), 0b1000_0000);
-        assert_eq!(take_bits(&word, 9, Ordering::Acquire), 0);
+        assert_eq!(take_bits(&word, 2, 0, Ordering::Acquire), 0b0011_0000);
+        let turned = AtomicU64::new(0b1011_0001);
+        assert_eq!(take_bits(&turned, 2, 64 + 5, Ordering::Acquire), 0b1010_0000);
+        assert_eq!(take_bits(&word, 9, 0, Ordering::Acquire), 0b1000_0000);
+        assert_eq!(take_bits(&word, 9, 0, Ordering::Acquire), 0);
     }
 }

@@ -103,6 +103,22 @@ pub const CACHE_LINE_BYTES: usize = 64;
 /// Bytes that the kernel may back by one huge page.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// Whether misuse is caught where it happens (feature `hardened`). Every branch on it
+/// is decided by the compiler: without the feature nothing of it is left.
+pub const HARDENED: bool = cfg!(feature = "hardened");
+/// Of so many small blocks, one lies between guard pages, if nothing else is set.
+pub const GUARD_ONE_IN: u32 = 16_384;
+/// Places between guard pages.
+pub const GUARD_SLOTS: usize = 128;
+/// Places that stay inaccessible after their block was freed, before the oldest is
+/// used again.
+pub const GUARD_QUARANTINE: usize = GUARD_SLOTS / 2;
+/// Bytes of a free region that are filled and looked at: a region up to this size
+/// whole, of a larger one so many at its start and its end together.
+pub const POISON_BYTES: usize = 1024;
+
+const_assert!(GUARD_QUARANTINE < GUARD_SLOTS);
+const_assert!(POISON_BYTES.is_multiple_of(16));
 const_assert!(1usize << LG_PAGE == PAGE_BYTES);
 const_assert!(SEGMENT_BYTES.is_multiple_of(HUGE_PAGE_BYTES));
 const_assert!(SEGMENT_BYTES.is_power_of_two());

@@ -54,6 +54,15 @@ pub(crate) enum Corruption {
     Layout { address: usize, freed_bytes: usize, owned_bytes: usize },
     /// More regions were taken out of a thread's cache than it held.
     Cache { held: usize, taken: usize },
+    /// The size given back is not the one that was asked for, though of its class; or
+    /// a block of one face was freed by the other.
+    Size { address: usize, freed_bytes: usize },
+    /// Bytes behind the block were written.
+    Overflow { address: usize, size: usize },
+    /// Bytes before the block were written.
+    Underflow { address: usize, size: usize },
+    /// A free block was written.
+    WriteAfterFree { address: usize, offset: usize, region_bytes: usize },
     /// A header does not say what it must say.
     Header { address: usize, word: u64 },
 }
@@ -83,6 +92,20 @@ impl fmt::Display for Corruption {
             Self::Cache { held, taken } => {
                 write!(f, "a thread cache held {held} regions, but {taken} were taken out of it")
             }
+            Self::Size { address, freed_bytes } => write!(
+                f,
+                "free of {address:#x} with a size of {freed_bytes} bytes, which it was not allocated with: the layouts differ"
+            ),
+            Self::Overflow { address, size } => {
+                write!(f, "bytes behind the block of {size} bytes at {address:#x} were written")
+            }
+            Self::Underflow { address, size } => {
+                write!(f, "bytes before the block of {size} bytes at {address:#x} were written")
+            }
+            Self::WriteAfterFree { address, offset, region_bytes } => write!(
+                f,
+                "write after free: byte {offset} of the free block at {address:#x} was changed (class of {region_bytes} bytes)"
+            ),
             Self::Header { address, word } => {
                 write!(f, "the header at {address:#x} is corrupt (word {word:#x})")
             }

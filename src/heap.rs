@@ -8,9 +8,11 @@
 //!
 //! The route is a function of the layout, in both directions.
 
+pub(crate) mod harden;
+
 use crate::arena::{CENTRAL, large};
 use crate::class::{self, Class};
-use crate::config::{LG_PAGE, PAGE_BYTES, SMALL_MAX_BYTES};
+use crate::config::{HARDENED, LG_PAGE, PAGE_BYTES, SMALL_MAX_BYTES};
 use crate::error::Corruption;
 use crate::limit;
 use crate::os;
@@ -26,12 +28,24 @@ use core::ptr::{self, NonNull};
 #[inline(always)]
 pub(crate) fn allocate<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) => with_cache(|cache| match cache.allocate::<COUNTED>(class, layout.size()) {
-            Some(region) => region,
-            None => {
-                let size = if COUNTED { layout.size() } else { 0 };
-                allocate_slow(cache, class, size, settings)
+        Some(class) => with_cache(|cache| {
+            if HARDENED
+                && cache.sample_is_due()
+                && let Some(block) = harden::sample::<COUNTED>(cache, class, layout, settings)
+            {
+                return block;
             }
+            let region = match cache.allocate::<COUNTED>(class, layout.size()) {
+                Some(region) => region,
+                None => {
+                    let size = if COUNTED { layout.size() } else { 0 };
+                    allocate_slow(cache, class, size, settings)
+                }
+            };
+            if HARDENED {
+                return harden::hand_out::<COUNTED>(region, class, layout.size());
+            }
+            region
         }),
         None => allocate_block::<COUNTED>(layout, false, settings),
     }
@@ -56,7 +70,8 @@ fn allocate_slow(cache: &Cache, class: Class, size: usize, settings: &Settings) 
 /// null, and [`allocate`] may have one.
 #[inline(always)]
 pub(crate) fn allocate_cached(size: usize) -> *mut u8 {
-    if size > SMALL_MAX_BYTES {
+    // Hardened, all go by `allocate`, which looks at them.
+    if HARDENED || size > SMALL_MAX_BYTES {
         return ptr::null_mut();
     }
     with_cache(|cache| cache.pop(class::of_size(size))).unwrap_or(ptr::null_mut())
@@ -84,7 +99,12 @@ pub(crate) fn allocate_zeroed<const COUNTED: bool>(layout: Layout, settings: &Se
 #[inline(always)]
 pub(crate) unsafe fn free(block: *mut u8, layout: Layout) {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) => with_cache(|cache| cache.free::<true>(class, block, layout.size())),
+        Some(class) => with_cache(|cache| {
+            if HARDENED && !harden::take_back::<true>(cache, block, class, layout.size()) {
+                return;
+            }
+            cache.free::<true>(class, block, layout.size());
+        }),
         // SAFETY: the caller's promise.
         None => unsafe { free_block(block, layout) },
     }
@@ -107,10 +127,18 @@ pub(crate) unsafe fn reallocate(
     let (old_size, align) = (layout.size(), layout.align());
     let from = class::of_layout(old_size, align);
     let to = class::of_layout(new_size, align);
-    if from.is_some() && from == to {
+    if let Some(class) = from
+        && from == to
+        && (!HARDENED || harden::resize(block, class, old_size, new_size))
+    {
         with_cache(|cache| cache.request(old_size, new_size));
         // SAFETY: a region has room for all sizes of its class.
         unsafe { fill_change(block, old_size, new_size) };
+        if HARDENED {
+            let room = class.info().region_bytes as usize;
+            // SAFETY: as above.
+            unsafe { harden::put_canary(block, new_size, room) };
+        }
         return block;
     }
     if from.is_none() && to.is_none() {
@@ -157,11 +185,29 @@ fn allocate_block<const COUNTED: bool>(
     };
     let Some(block) = block else { return ptr::null_mut() };
     with_cache(|cache| cache.request_block(0, if COUNTED { size } else { 0 }));
+    if HARDENED {
+        harden::watch();
+        if COUNTED {
+            // SAFETY: a block of whole pages.
+            unsafe { harden::put_canary(block.as_ptr(), size, in_pages(size)) };
+        }
+    }
     if !zeroed {
         // SAFETY: a fresh block of at least this size.
         unsafe { fill(block.as_ptr(), 0, size, Moment::Allocated) };
     }
     block.as_ptr()
+}
+
+/// The bytes of a block that is not small: whole pages of the system's.
+fn in_pages(size: usize) -> usize {
+    size.next_multiple_of(os::page_bytes())
+}
+
+/// Whether a block of that size lies at that address, for the hardened mode, which looks
+/// behind it.
+fn is_block_of(block: *mut u8, size: usize) -> bool {
+    block_bytes(block.addr()) == Some(in_pages(size))
 }
 
 /// Fills the bytes `from..to` of a block, if that is wanted.
@@ -197,6 +243,12 @@ unsafe fn free_block(block: *mut u8, layout: Layout) {
     let Some(block) = NonNull::new(block) else { return };
     let (size, align) = (layout.size(), layout.align());
     with_cache(|cache| cache.request_block(size, 0));
+    if HARDENED && is_block_of(block.as_ptr(), size) {
+        // SAFETY: a block of that size, by the books.
+        unsafe { harden::check_canary(block.as_ptr(), size, in_pages(size)) };
+        // SAFETY: as above; it is used no more.
+        unsafe { harden::clear(block.as_ptr(), size) };
+    }
     // What is no block is found out below, and not written to.
     if SETTINGS.fill().is_some()
         && block_bytes(block.addr().get()).is_some_and(|owned| size <= owned)
@@ -228,6 +280,10 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
     if !may_grow(old_size, new_size) {
         return None;
     }
+    if HARDENED && is_block_of(block, old_size) {
+        // SAFETY: a block of that size, by the books.
+        unsafe { harden::check_canary(block, old_size, in_pages(old_size)) };
+    }
     // Less is entered before, more after (thread, T5).
     with_cache(|cache| cache.request_block(old_size, new_size.min(old_size)));
     let kept = match (large::serves(old_size, align), large::serves(new_size, align)) {
@@ -243,6 +299,10 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
         _ => None,
     };
     if let Some(kept) = kept {
+        if HARDENED {
+            // SAFETY: the block has its new size.
+            unsafe { harden::put_canary(kept.as_ptr(), new_size, in_pages(new_size)) };
+        }
         // SAFETY: the block has its new size. What it lost has gone back to the page heap.
         unsafe { fill(kept.as_ptr(), old_size, new_size, Moment::Allocated) };
     }
@@ -259,7 +319,12 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
 #[inline(always)]
 pub(crate) unsafe fn free_unsized(block: *mut u8) {
     match Segment::class_of(block.addr()) {
-        Some(class) => with_cache(|cache| cache.free::<false>(class, block, 0)),
+        Some(class) => with_cache(|cache| {
+            if HARDENED && !harden::take_back::<false>(cache, block, class, 0) {
+                return;
+            }
+            cache.free::<false>(class, block, 0);
+        }),
         // SAFETY: the caller's promise.
         None => unsafe { free_block_unsized(block) },
     }
@@ -270,6 +335,9 @@ pub(crate) unsafe fn free_unsized(block: *mut u8) {
 #[cold]
 unsafe fn free_block_unsized(block: *mut u8) {
     let Some(at) = NonNull::new(block) else { return };
+    if HARDENED && with_cache(|cache| harden::free_sampled(cache, block, None)) {
+        return;
+    }
     let Some(size) = block_bytes(block.addr()) else {
         os::abort(Corruption::Foreign { address: block.addr(), size: 0 });
     };
@@ -299,6 +367,7 @@ fn block_bytes(address: usize) -> Option<usize> {
 pub(crate) fn usable_bytes(address: usize) -> Option<usize> {
     match Segment::entry_of(address) {
         Entry::Slab { class, .. } => Some(class.info().region_bytes as usize),
+        Entry::None if HARDENED => harden::sampled_bytes(address).or_else(|| block_bytes(address)),
         _ => block_bytes(address),
     }
 }
@@ -371,5 +440,8 @@ pub(crate) fn configure(settings: &Settings) {
     CENTRAL.set_decay(decay);
     if SETTINGS.fill().is_some() {
         with_cache(crate::thread::Cache::give_up);
+    }
+    if HARDENED {
+        with_cache(crate::thread::Cache::forget_sample);
     }
 }

@@ -36,9 +36,10 @@
 //! [`Account`](crate::Account)s have limits of their own.
 
 use crate::arena::CENTRAL;
+use crate::arena::guarded::GUARDED;
 use crate::ceiling::CEILING;
 use crate::class::Class;
-use crate::config::LG_PAGE;
+use crate::config::{HARDENED, LG_PAGE};
 use crate::heap;
 use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::thread::{sum_books, with_cache};
@@ -297,7 +298,8 @@ fn measured(measure: Measure) -> usize {
                     live * i64::from(class.info().region_bytes)
                 })
                 .sum();
-            let blocks = CENTRAL.large.books().bytes + CENTRAL.huge.books().bytes;
+            let guarded = if HARDENED { GUARDED.books().0.bytes } else { 0 };
+            let blocks = CENTRAL.large.books().bytes + CENTRAL.huge.books().bytes + guarded;
             usize::try_from(small).unwrap_or(0) + blocks
         }
         Measure::Resident => {
@@ -305,7 +307,8 @@ fn measured(measure: Measure) -> usize {
             let punched = CENTRAL.holes.pages.load(Ordering::Relaxed);
             let backed = pages.used_pages() + pages.dirty_pages + pages.purging_pages;
             let own = (pages.header_pages << LG_PAGE) + meta.used + pages.table_bytes;
-            let blocks = CENTRAL.huge.books().bytes + CENTRAL.huge.shelf_bytes();
+            let guarded = if HARDENED { GUARDED.books().1 } else { 0 };
+            let blocks = CENTRAL.huge.books().bytes + CENTRAL.huge.shelf_bytes() + guarded;
             (backed.saturating_sub(punched) << LG_PAGE) + own + blocks
         }
     }

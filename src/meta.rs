@@ -8,6 +8,7 @@
 //! live in nodes that are off duty, behind the first word (M2): the first word
 //! of a node is its owner's atomic header and keeps its last value.
 
+use crate::config::HARDENED;
 use crate::lock::Lock;
 use crate::os;
 use crate::sync::const_unless_loom;
@@ -16,7 +17,8 @@ use core::ptr::{self, NonNull};
 const CHUNK_BYTES: usize = 256 << 10;
 /// Nodes are multiples of this, and aligned to it: half a cache line.
 const NODE_ALIGN: usize = 32;
-const KINDS: usize = 16;
+/// Sizes of nodes; hardened, slabs of nearly every class need one of their own.
+const KINDS: usize = if HARDENED { 64 } else { 16 };
 
 /// Free nodes of one size.
 #[derive(Clone, Copy)]
@@ -86,7 +88,7 @@ impl Meta {
         }
         if state.left < bytes {
             let chunk = bytes.next_multiple_of(CHUNK_BYTES);
-            let start = os::reserve(chunk, os::page_bytes())?;
+            let start = os::reserve_guarded(chunk, os::page_bytes())?;
             // What was left of the last chunk stays unwritten, and unbacked.
             state.mapped += chunk;
             state.at = start.as_ptr();

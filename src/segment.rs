@@ -22,7 +22,7 @@
 use crate::bits::PageSet;
 use crate::class::Class;
 use crate::config::{
-    HUGE_PAGE_BYTES, LG_ADDRESS, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES,
+    HARDENED, HUGE_PAGE_BYTES, LG_ADDRESS, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES,
 };
 use crate::os;
 use crate::sync::Ordering;
@@ -119,9 +119,21 @@ impl Entry {
     }
 }
 
-/// Bytes of the header, rounded up to OS pages.
+/// Pages that are not for lending: the header, rounded up to OS pages; hardened, with a
+/// guard page behind it and another one at the segment's end.
 pub(crate) fn header_pages() -> usize {
-    size_of::<Segment>().next_multiple_of(os::page_bytes()) >> LG_PAGE
+    first_page() + guard_pages()
+}
+
+/// The first page that is for lending.
+pub(crate) fn first_page() -> usize {
+    let header = size_of::<Segment>().next_multiple_of(os::page_bytes()) >> LG_PAGE;
+    header + guard_pages()
+}
+
+/// Pages of a guard: one of the system's; none if the crate is not hardened.
+pub(crate) fn guard_pages() -> usize {
+    if HARDENED { os::page_bytes() >> LG_PAGE } else { 0 }
 }
 
 #[inline]
@@ -142,9 +154,8 @@ impl Segment {
         pages: NonNull<SegmentPages>,
     ) -> NonNull<Self> {
         let segment = base.cast::<Self>();
-        let header = header_pages();
         let mut free = PageSet::EMPTY;
-        free.insert(header, SEGMENT_PAGES - header);
+        free.insert(first_page(), SEGMENT_PAGES - header_pages());
         let (dirty, purging) = (PageSet::EMPTY, PageSet::EMPTY);
         let sets = SegmentPages { free, dirty, purging, holes: [0; HUGE_PAGES], advised: false };
         // SAFETY: the caller's promise.
@@ -159,6 +170,17 @@ impl Segment {
             word.fetch_or(bit, Ordering::Release);
         }
         segment
+    }
+
+    /// Makes the guard pages inaccessible, if the crate is hardened. May call the OS.
+    pub(crate) fn guard(&self) {
+        let bytes = guard_pages() << LG_PAGE;
+        for page in [first_page() - guard_pages(), SEGMENT_PAGES - guard_pages()] {
+            if HARDENED {
+                // SAFETY: pages of the segment that are never lent.
+                unsafe { os::protect(self.page_at(page), bytes, os::Access::None) };
+            }
+        }
     }
 
     /// Takes the segment off the map, before it is given back (S1).

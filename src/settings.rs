@@ -5,11 +5,11 @@
 //! variables come on top where the builder allows them. What is in effect lies
 //! in [`SETTINGS`], one atomic for each, read on slow paths only.
 
-use crate::config::{DECAY_MS, MAGAZINE_BYTES, MAX_ARENAS};
+use crate::config::{DECAY_MS, GUARD_ONE_IN, HARDENED, MAGAZINE_BYTES, MAX_ARENAS};
 use crate::error::Line;
 use crate::os;
 use crate::sync::Ordering;
-use crate::sync::unwatched::{AtomicBool, AtomicU8, AtomicUsize};
+use crate::sync::unwatched::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize};
 use core::ffi::CStr;
 use core::fmt::{self, Write as _};
 use core::time::Duration;
@@ -83,6 +83,20 @@ pub struct Builder {
     prefault: bool,
     fill: Option<Fill>,
     environment: bool,
+    zero_on_free: bool,
+    guard_one_in: u32,
+}
+
+/// What regions are filled with while they are free, in the hardened mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Poison {
+    /// A byte that makes no address, at the start and the end.
+    Junk = 0,
+    /// Zero, all of it.
+    Zero = 1,
+    /// Nothing: [`Fill`] does it.
+    None = 2,
 }
 
 /// In milliseconds; less than one, but not nothing, is one.
@@ -112,6 +126,8 @@ impl Builder {
         prefault: false,
         fill: None,
         environment: false,
+        zero_on_free: false,
+        guard_one_in: if HARDENED && !cfg!(test) { GUARD_ONE_IN } else { 0 },
     };
 
     /// Time in which free pages go back to the system; `Some(Duration::ZERO)`: at
@@ -169,8 +185,31 @@ impl Builder {
         self
     }
 
+    /// Overwrites blocks with zeros when they are freed, all of their bytes: no secret
+    /// stays in memory that somebody else may be handed. Not when not set: then bytes
+    /// at the start and the end are overwritten, up to
+    /// [`POISON_BYTES`](crate::config::POISON_BYTES).
+    #[cfg(feature = "hardened")]
+    #[must_use]
+    pub const fn zero_on_free(mut self, yes: bool) -> Self {
+        self.zero_on_free = yes;
+        self
+    }
+
+    /// Of so many small blocks, on average, one lies between guard pages of its own,
+    /// and stays inaccessible for a while when it is freed. An access that misses it
+    /// ends the program with three backtraces: of the access, of the allocation and of
+    /// the free. 0: none. [`GUARD_ONE_IN`] when not set.
+    #[cfg(feature = "hardened")]
+    #[must_use]
+    pub const fn guard_sampling(mut self, one_in: u32) -> Self {
+        self.guard_one_in = one_in;
+        self
+    }
+
     /// Whether `TALLOW_DECAY_MS`, `TALLOW_MAGAZINE_BYTES`, `TALLOW_ARENAS`,
-    /// `TALLOW_HUGE_PAGES`, `TALLOW_PREFAULT` and `TALLOW_FILL` in the environment have the last word. A
+    /// `TALLOW_HUGE_PAGES`, `TALLOW_PREFAULT` and `TALLOW_FILL` in the environment have the last word;
+    /// with the feature `hardened` also `TALLOW_ZERO_ON_FREE` and `TALLOW_GUARD_SAMPLE`. A
     /// value that is not understood is named on stderr, in one line, and changes
     /// nothing. Ignored in programs that run with more rights than their user. Not
     /// when not set.
@@ -209,12 +248,13 @@ impl Builder {
             };
             Some(())
         });
+        let yes = |text: &str| match text {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        };
         read(c"TALLOW_PREFAULT", "0 or 1", |text| {
-            self.prefault = match text {
-                "0" => false,
-                "1" => true,
-                _ => return None,
-            };
+            self.prefault = yes(text)?;
             Some(())
         });
         read(c"TALLOW_FILL", "none, junk or zero", |text| {
@@ -226,6 +266,16 @@ impl Builder {
             };
             Some(())
         });
+        if HARDENED {
+            read(c"TALLOW_ZERO_ON_FREE", "0 or 1", |text| {
+                self.zero_on_free = yes(text)?;
+                Some(())
+            });
+            read(c"TALLOW_GUARD_SAMPLE", "a number of allocations, or 0", |text| {
+                self.guard_one_in = text.parse().ok()?;
+                Some(())
+            });
+        }
         self
     }
 }
@@ -259,6 +309,8 @@ pub(crate) struct InEffect {
     huge_pages: AtomicU8,
     prefault: AtomicBool,
     fill: AtomicU8,
+    poison: AtomicU8,
+    guard_one_in: AtomicU32,
 }
 
 /// Of this process.
@@ -269,6 +321,8 @@ pub(crate) static SETTINGS: InEffect = InEffect {
     huge_pages: AtomicU8::new(Builder::DEFAULT.huge_pages as u8),
     prefault: AtomicBool::new(Builder::DEFAULT.prefault),
     fill: AtomicU8::new(0),
+    poison: AtomicU8::new(Poison::Junk as u8),
+    guard_one_in: AtomicU32::new(Builder::DEFAULT.guard_one_in),
 };
 
 impl InEffect {
@@ -292,7 +346,31 @@ impl InEffect {
         self.huge_pages.store(chosen.huge_pages as u8, Ordering::Relaxed);
         self.prefault.store(chosen.prefault, Ordering::Relaxed);
         self.fill.store(chosen.fill.map_or(0, |fill| fill as u8), Ordering::Relaxed);
+        if HARDENED {
+            let poison = match (chosen.fill, chosen.zero_on_free) {
+                (Some(_), _) => Poison::None,
+                (None, true) => Poison::Zero,
+                (None, false) => Poison::Junk,
+            };
+            self.poison.store(poison as u8, Ordering::Relaxed);
+            self.guard_one_in.store(chosen.guard_one_in, Ordering::Relaxed);
+        }
         chosen.decay_ms
+    }
+
+    /// Only of use in the hardened mode.
+    #[inline(always)]
+    pub(crate) fn poison(&self) -> Poison {
+        match self.poison.load(Ordering::Relaxed) {
+            0 => Poison::Junk,
+            1 => Poison::Zero,
+            _ => Poison::None,
+        }
+    }
+
+    /// As above.
+    pub(crate) fn guard_one_in(&self) -> u32 {
+        self.guard_one_in.load(Ordering::Relaxed)
     }
 
     pub(crate) fn magazine_bytes(&self) -> usize {

@@ -6,7 +6,7 @@
 //! from the page heap. [`crate::audit()`] recounts them from the bit sets.
 //!
 //! ```text
-//! allocated = claimed regions - cached regions + large + huge
+//! allocated = claimed regions - cached regions + large + huge (+ guarded, if hardened)
 //! active    = pages of slabs + large + huge
 //! resident  = active + dirty (purging too) + metadata
 //! mapped    = resident + retained
@@ -16,8 +16,10 @@
 use crate::account::{AccountStats, accounts};
 use crate::arena::CENTRAL;
 use crate::arena::bin::SlabCounts;
+use crate::arena::guarded::GUARDED;
+use crate::arena::large::BlockBooks;
 use crate::class::{CLASS_COUNT, Class};
-use crate::config::{LG_PAGE, MAX_ACCOUNTS};
+use crate::config::{HARDENED, LG_PAGE, MAX_ACCOUNTS};
 use crate::defrag::{self, DefragStats};
 use crate::limit::{self, LimitStats};
 use crate::os::{self, OsCalls};
@@ -122,6 +124,10 @@ pub struct Snapshot {
     pub huge_count: u64,
     /// Bytes of huge blocks.
     pub huge_bytes: u64,
+    /// Small blocks that lie between guard pages: only with the feature `hardened`.
+    pub guarded_count: u64,
+    /// Bytes of these, of the regions that they would have been.
+    pub guarded_bytes: u64,
     /// Calls of the operating system.
     pub os_calls: OsCalls,
     /// What defragmentation has done so far.
@@ -206,21 +212,27 @@ pub fn stats() -> Snapshot {
     });
     // Before the pages that large blocks lie in: allocated <= active.
     let (large, huge) = (CENTRAL.large.books(), CENTRAL.huge.books());
+    let (guarded, guarded_pages) =
+        if HARDENED { GUARDED.books() } else { (BlockBooks::default(), 0) };
     let (pages, meta) = (CENTRAL.pages.books(), CENTRAL.meta.bytes());
     let small: u64 = classes.iter().map(|c: &ClassStats| c.allocated_bytes).sum();
     let cached = classes.iter().map(|c| c.regions_cached * c.region_bytes).sum();
     let page_bytes = |n: usize| (n as u64) << LG_PAGE;
-    let metadata = page_bytes(pages.header_pages) + (meta.used + pages.table_bytes) as u64;
+    let metadata = page_bytes(pages.header_pages)
+        + (meta.used + pages.table_bytes) as u64
+        + if HARDENED { GUARDED.table_bytes() as u64 } else { 0 };
     let shelf = CENTRAL.huge.shelf_bytes();
     let dirty = page_bytes(pages.dirty_pages + pages.purging_pages) + shelf as u64;
     let punched = page_bytes(CENTRAL.holes.pages.load(Ordering::Relaxed));
-    let active = (page_bytes(pages.used_pages()) + huge.bytes as u64).saturating_sub(punched);
+    let blocks = (huge.bytes + guarded_pages) as u64;
+    let active = (page_bytes(pages.used_pages()) + blocks).saturating_sub(punched);
     let resident = active + dirty + metadata;
-    let mapped =
-        (pages.mapped_bytes() + meta.mapped + huge.bytes + shelf + pages.table_bytes) as u64;
+    let mapped = (pages.mapped_bytes() + meta.mapped + huge.bytes + shelf + pages.table_bytes)
+        as u64
+        + if HARDENED { GUARDED.mapped_bytes() as u64 } else { 0 };
     Snapshot {
         requested_bytes: books.requested_bytes.max(0) as u64,
-        allocated_bytes: small + large.bytes as u64 + huge.bytes as u64,
+        allocated_bytes: small + (large.bytes + huge.bytes + guarded.bytes) as u64,
         active_bytes: active,
         resident_bytes: resident,
         mapped_bytes: mapped,
@@ -235,6 +247,8 @@ pub fn stats() -> Snapshot {
         large_bytes: large.bytes as u64,
         huge_count: huge.count as u64,
         huge_bytes: huge.bytes as u64,
+        guarded_count: guarded.count as u64,
+        guarded_bytes: guarded.bytes as u64,
         os_calls: os::calls(),
         defrag: defrag::BOOKS.stats(),
         limits: limit::stats(),

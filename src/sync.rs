@@ -117,7 +117,7 @@ mod imp {
 /// Atomics that loom does not watch: of numbers that order nothing, and of memory that
 /// begins as zeros, which are none of loom's.
 pub(crate) mod unwatched {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 }
 
 /// The atomics that a program's own data may hold.

@@ -451,6 +451,8 @@ fn stats_print_as_a_table() {
     assert_eq!(map.len(), 1000);
 }
 
+/// Hardened, they go at once.
+#[cfg(not(feature = "hardened"))]
 #[test]
 fn freed_huge_blocks_wait_for_the_next_ones() {
     const MIB: usize = 1 << 20;

@@ -1,11 +1,12 @@
 //! What the threads share, in one place, and the way regions take to it and back.
 
 use super::bin::{Bin, Supply};
+use super::guarded::GUARDED;
 use super::huge::Huge;
 use super::large::Large;
 use crate::ceiling::CEILING;
 use crate::class::{CLASS_COUNT, Class};
-use crate::config::{LG_PAGE, MAX_ARENAS, SEGMENT_PAGES};
+use crate::config::{HARDENED, LG_PAGE, MAX_ARENAS, SEGMENT_PAGES};
 use crate::error::Corruption;
 use crate::lock::Lock;
 use crate::meta::Meta;
@@ -136,7 +137,8 @@ impl Central {
 
     /// Bytes of pages and mappings in use, by the books.
     pub(crate) fn in_use_bytes(&self) -> usize {
-        (self.pages.books().used_pages() << LG_PAGE) + self.huge.books().bytes
+        let guarded = if HARDENED { GUARDED.books().1 } else { 0 };
+        (self.pages.books().used_pages() << LG_PAGE) + self.huge.books().bytes + guarded
     }
 
     /// Whether `bytes` more may be in use without a look at the limits.

@@ -1,12 +1,13 @@
 //! Huge blocks: mappings of their own, or what earlier ones have left on the shelf.
-//! They grow by `mremap`, without a copy.
+//! They grow by `mremap`, without a copy. Hardened, each lies between two inaccessible
+//! pages, and none waits.
 //!
 //! A table by address tells what is alive, so that a wrong free is found out
 //! and the books can be recounted.
 
 use super::large::BlockBooks;
 use super::shelf::{Shelf, Shelved};
-use crate::config::HUGE_PAGE_BYTES;
+use crate::config::{HARDENED, HUGE_PAGE_BYTES};
 use crate::error::Corruption;
 use crate::lock::Lock;
 use crate::meta::Meta;
@@ -51,13 +52,39 @@ fn bucket(address: usize) -> usize {
 
 /// A fresh mapping, backed by huge pages if that is wanted.
 fn fresh(bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    let at = os::reserve(bytes, align)?;
+    let at = os::reserve_guarded(bytes, align)?;
     advise(at, 0, bytes);
     if SETTINGS.prefault() {
         // SAFETY: a whole mapping of ours.
         unsafe { os::populate(at, bytes) };
     }
     Some(at)
+}
+
+/// Moves a block to a mapping of another size, with its guards. The old ones go.
+///
+/// # Safety
+/// A whole block, which is the caller's.
+unsafe fn move_guarded(at: NonNull<u8>, bytes: usize, to: usize) -> Option<NonNull<u8>> {
+    let (page, place) = (os::page_bytes(), os::reserve_guarded(to, os::page_bytes())?);
+    // SAFETY: the caller's promise; the place is fresh. A smaller one takes the start.
+    if unsafe { os::remap_onto(at, bytes, place, to) }.is_none() {
+        // SAFETY: nobody uses it.
+        unsafe { os::release_guarded(place, to) };
+        return None;
+    }
+    // SAFETY: the old block's guards, between which nothing is left.
+    unsafe {
+        os::release(at.sub(page), page);
+        os::release(at.add(bytes), page);
+    }
+    Some(place)
+}
+
+/// Whether a block of that size may wait on the shelf. Hardened, it goes at once: an
+/// access to it is a fault then.
+fn may_wait(bytes: usize) -> bool {
+    !HARDENED && Shelf::takes(bytes)
 }
 
 /// Asks for huge pages, or for none, for a mapping that has grown, if its size
@@ -89,7 +116,7 @@ impl Shelved {
     fn give_back(&self) {
         let Some(at) = self.start() else { return };
         // SAFETY: the mapping is whole, and whoever holds this is its only owner.
-        if !unsafe { os::release(at, self.bytes) } {
+        if !unsafe { os::release_guarded(at, self.bytes) } {
             // Its address space is lost, but not the memory.
             // SAFETY: as above.
             unsafe { os::purge(at, self.bytes) };
@@ -182,7 +209,7 @@ impl Huge {
 
     /// A block from the shelf, its contents unknown.
     fn reuse(&self, bytes: usize) -> Option<NonNull<u8>> {
-        if !Shelf::takes(bytes) {
+        if !may_wait(bytes) {
             return None;
         }
         self.table.lock().shelf.take(bytes)?.start()
@@ -211,16 +238,16 @@ impl Huge {
         }
     }
 
-    /// Takes a block back, to be used again if it `may_wait`; aborts when it is not
+    /// Takes a block back, to be used again for a while if it `decays`; aborts when it is not
     /// one of that size.
     ///
     /// # Safety
     /// Nobody uses the block any more.
-    pub(crate) unsafe fn free(&self, meta: &Meta, at: NonNull<u8>, size: usize, may_wait: bool) {
+    pub(crate) unsafe fn free(&self, meta: &Meta, at: NonNull<u8>, size: usize, decays: bool) {
         let mut table = self.table.lock();
         let (node, bytes) = table.take_out(at, size);
         let address = at.addr().get();
-        let mut leaves = if may_wait && Shelf::takes(bytes) {
+        let mut leaves = if decays && may_wait(bytes) {
             table.shelf.put(address, bytes, os::now_ms())
         } else {
             Some(Shelved::new(address, bytes))
@@ -263,9 +290,14 @@ impl Huge {
             table.link(node);
             return Some(at);
         }
-        // SAFETY: the stretch is the caller's. It may be parts of two mappings that
-        // were neighbours on the shelf: the system refuses then.
-        let moved = unsafe { os::remap(at, bytes, to) };
+        let moved = if HARDENED {
+            // SAFETY: the mapping is the caller's.
+            unsafe { move_guarded(at, bytes, to) }
+        } else {
+            // SAFETY: the stretch is the caller's. It may be parts of two mappings that
+            // were neighbours on the shelf: the system refuses then.
+            unsafe { os::remap(at, bytes, to) }
+        };
         if let Some(moved) = moved {
             (it.address, it.bytes) = (moved.addr().get(), to);
             advise(moved, bytes, to);

@@ -1,11 +1,12 @@
-//! Large blocks: runs of pages of their own, inside segments.
+//! Large blocks: runs of pages of their own, inside segments. Hardened, each lies
+//! between two pages that are lent with it and are inaccessible.
 
-use crate::config::{LARGE_MAX_BYTES, LG_PAGE};
+use crate::config::{HARDENED, LARGE_MAX_BYTES, LG_PAGE};
 use crate::error::Corruption;
 use crate::lock::Lock;
-use crate::os;
+use crate::os::{self, Access};
 use crate::pages::{Extent, PageHeap, pages_for};
-use crate::segment::{Entry, Segment};
+use crate::segment::{Entry, Segment, guard_pages};
 use core::ptr::NonNull;
 
 /// How many large blocks there are, and what they take.
@@ -41,7 +42,11 @@ impl Large {
     pub(crate) fn allocate(&self, heap: &PageHeap, size: usize, align: usize) -> Option<Extent> {
         let pages = block_pages(size);
         let mut books = self.books.lock();
-        let extent = heap.allocate(pages, pages_for(align))?;
+        let extent = if HARDENED {
+            guarded(heap, pages, align)?
+        } else {
+            heap.allocate(pages, pages_for(align))?
+        };
         let address = extent.start.addr().get();
         let segment = Segment::find(address)?;
         segment.set_entry(Segment::page_of(address), 1, Entry::Large { pages });
@@ -60,8 +65,9 @@ impl Large {
         segment.set_entry(first, 1, Entry::None);
         books.count -= 1;
         books.bytes -= pages << LG_PAGE;
+        let (run, lent) = if HARDENED { unguarded(segment, first, pages) } else { (at, pages) };
         // SAFETY: the run was lent for this block; its entry is empty now.
-        unsafe { heap.free(at, pages) };
+        unsafe { heap.free(run, lent) };
     }
 
     /// Makes a block larger or smaller where it is, if that can be.
@@ -78,7 +84,11 @@ impl Large {
         let to = block_pages(new);
         let mut books = self.books.lock();
         let (segment, first, pages) = find(at, old);
-        if to > pages {
+        if HARDENED && to != pages {
+            if !move_guard(heap, segment, first, pages, to) {
+                return false;
+            }
+        } else if to > pages {
             // SAFETY: the run is lent to this block.
             if !unsafe { heap.extend(at, pages, to) } {
                 return false;
@@ -113,6 +123,56 @@ impl Large {
         // SAFETY: the caller's promise.
         unsafe { self.books.raw_unlock() }
     }
+}
+
+/// A run of pages between two guards.
+fn guarded(heap: &PageHeap, pages: usize, align: usize) -> Option<Extent> {
+    let guard = guard_pages();
+    // The guard before the block is the last page of a part as long as the alignment.
+    let lead = pages_for(align).max(guard);
+    let whole = heap.allocate(lead + pages + guard, lead)?;
+    if lead > guard {
+        // SAFETY: the start of the run, which nobody uses.
+        unsafe { heap.free(whole.start, lead - guard) };
+    }
+    let address = whole.start.addr().get();
+    let (segment, first) = (Segment::find(address)?, Segment::page_of(address) + lead);
+    set_guard(segment, first - guard, Access::None);
+    set_guard(segment, first + pages, Access::None);
+    Some(Extent { start: segment.page_at(first), zeroed: whole.zeroed })
+}
+
+/// The run of a block with its guards, which are pages like others again.
+fn unguarded(segment: &Segment, first: usize, pages: usize) -> (NonNull<u8>, usize) {
+    let guard = guard_pages();
+    set_guard(segment, first - guard, Access::All);
+    set_guard(segment, first + pages, Access::All);
+    (segment.page_at(first - guard), pages + 2 * guard)
+}
+
+/// Makes a guard's pages accessible or not. Where the system refuses, for too many
+/// mappings, the pages are there without being guarded.
+fn set_guard(segment: &Segment, page: usize, access: Access) {
+    // SAFETY: the pages are lent to the block of which they are the guard.
+    unsafe { os::protect(segment.page_at(page), guard_pages() << LG_PAGE, access) };
+}
+
+/// Gives a block another number of pages, its guard behind them. A block that cannot
+/// grow stays as it was.
+fn move_guard(heap: &PageHeap, segment: &Segment, first: usize, pages: usize, to: usize) -> bool {
+    let guard = guard_pages();
+    let (run, lent) = (segment.page_at(first), pages + guard);
+    // SAFETY: the run is lent to this block.
+    if to > pages && !unsafe { heap.extend(run, lent, to + guard) } {
+        return false;
+    }
+    set_guard(segment, first + pages, Access::All);
+    set_guard(segment, first + to, Access::None);
+    if to < pages {
+        // SAFETY: the tail is part of the run, and is given up here.
+        unsafe { heap.free(segment.page_at(first + to + guard), pages - to) };
+    }
+    true
 }
 
 /// Where a block of `size` bytes lies; aborts when `at` is none.

@@ -6,7 +6,7 @@
 //! [`MAX_ARENAS`](crate::config::MAX_ARENAS).
 //!
 //! Locks, in the order in which they may be taken (thread records come before
-//! all of them): a bin, large, huge, the page heap, metadata.
+//! all of them): a bin, large, huge, the sampled blocks, the page heap, metadata.
 //!
 //! Invariants
 //! - A1: a slab's pages have its entry from before its first region is handed
@@ -17,6 +17,8 @@
 pub(crate) mod bin;
 #[cfg(not(loom))]
 mod central;
+#[cfg(not(loom))]
+pub(crate) mod guarded;
 #[cfg(not(loom))]
 pub(crate) mod huge;
 #[cfg(not(loom))]

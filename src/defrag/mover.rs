@@ -4,6 +4,8 @@ use super::books::{BOOKS, add};
 use super::pass::{Outcome, PURGE_AT_ONCE};
 use crate::arena::CENTRAL;
 use crate::class::{self, CLASS_COUNT, Class};
+use crate::config::HARDENED;
+use crate::heap::harden;
 use crate::segment::{Entry, Segment};
 use crate::slab::{Slab, State};
 use crate::thread::{Cache, with_cache};
@@ -69,6 +71,9 @@ impl Desk {
                 });
             });
             ready[..n].reverse();
+            if HARDENED {
+                ready[..n].iter().for_each(|&region| harden::hold(region, class));
+            }
             *count = n as u8;
         }
         let n = usize::from(*count).checked_sub(1)?;
@@ -88,6 +93,10 @@ impl Desk {
 
     fn send(&mut self) {
         if let Some(class) = self.going_class {
+            if HARDENED {
+                let regions = &self.going[..self.going_count];
+                regions.iter().for_each(|&region| harden::let_go(region, class));
+            }
             give_back(class, &self.going[..self.going_count]);
         }
         self.going_count = 0;
@@ -98,6 +107,10 @@ impl Desk {
         self.send();
         for class in Class::all() {
             let n = usize::from(core::mem::take(&mut self.ready_count[class.index()]));
+            if HARDENED {
+                let regions = &self.ready[class.index()][..n];
+                regions.iter().for_each(|&region| harden::let_go(region, class));
+            }
             give_back(class, &self.ready[class.index()][..n]);
         }
     }
@@ -212,6 +225,9 @@ impl<'a> Mover<'a> {
             // SAFETY: a region in the cache keeps its segment in place.
             cache.take_newest(class, |region| unsafe { self.is_evacuating(region.addr()) })
         }) {
+            if HARDENED {
+                harden::hold(region, class);
+            }
             self.desk.put(class, region);
         }
     }
@@ -257,6 +273,9 @@ impl<'a> Mover<'a> {
         // SAFETY: both are regions of this class, and distinct: the new one was
         // free.
         unsafe { ptr::copy_nonoverlapping(block.as_ptr(), to.as_ptr(), region_bytes) };
+        if HARDENED {
+            harden::moved(block.as_ptr(), to.as_ptr(), class);
+        }
         self.desk.put(class, block.as_ptr());
         self.outcome.hits += 1;
         self.outcome.moved_bytes += region_bytes as u64;

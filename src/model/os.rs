@@ -76,6 +76,26 @@ pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     NonNull::new(base.wrapping_add(address.next_multiple_of(align) - address))
 }
 
+/// Not hardened: without guards.
+pub(crate) fn reserve_guarded(bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    reserve(bytes, align)
+}
+
+/// What may be done with memory.
+pub(crate) enum Access {
+    None,
+}
+
+/// # Safety
+/// As in the shipped door.
+pub(crate) unsafe fn protect(_: NonNull<u8>, _: usize, _: Access) -> bool {
+    true
+}
+
+pub(crate) fn seed() -> u64 {
+    1
+}
+
 /// # Safety
 /// As in the shipped door.
 pub(crate) unsafe fn release(at: NonNull<u8>, bytes: usize) -> bool {

@@ -2,6 +2,7 @@
 //! makes, and every one after it, or that one alone.
 
 use super::Door;
+use crate::config::HARDENED;
 use std::cell::Cell;
 use std::sync::Mutex;
 
@@ -18,7 +19,7 @@ struct Plan {
 
 /// How often each kind of call was refused, by any thread.
 static REFUSED: Mutex<[u64; KINDS]> = Mutex::new([0; KINDS]);
-const KINDS: usize = Door::ReadFile as usize + 1;
+const KINDS: usize = Door::ReadFile as usize + 1 + HARDENED as usize;
 
 /// How often a call was refused, by kind: of each kind there is.
 pub(crate) fn refused() -> [u64; KINDS] {

@@ -32,6 +32,18 @@ pub(super) unsafe fn remap(at: NonNull<u8>, old: usize, new: usize) -> Option<No
     NonNull::new(to.cast())
 }
 
+pub(super) unsafe fn remap_onto(
+    at: NonNull<u8>,
+    old: usize,
+    to: NonNull<u8>,
+    new: usize,
+) -> Option<()> {
+    let (flags, place) = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, to.as_ptr());
+    // SAFETY: the caller owns both ranges.
+    let moved = unsafe { libc::mremap(at.as_ptr().cast(), old, new, flags, place) };
+    (moved == place.cast()).then_some(())
+}
+
 pub(super) fn wait(word: &AtomicU32, seen: u32) {
     // SAFETY: the word is valid; a time-out of null means none.
     unsafe {

@@ -58,3 +58,13 @@ pub(super) fn at_fork(
 ) -> bool {
     false
 }
+
+/// Nor this.
+pub(super) unsafe fn remap_onto(
+    _at: NonNull<u8>,
+    _old: usize,
+    _to: NonNull<u8>,
+    _new: usize,
+) -> Option<()> {
+    None
+}

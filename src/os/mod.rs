@@ -11,6 +11,7 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
+pub(crate) mod fault;
 #[cfg(all(target_os = "linux", not(tallow_portable), not(miri)))]
 mod linux;
 #[cfg(not(miri))]
@@ -19,6 +20,7 @@ mod map;
 mod miri;
 #[cfg(not(all(target_os = "linux", not(tallow_portable), not(miri))))]
 mod portable;
+pub(crate) mod trace;
 mod unix;
 
 #[cfg(all(target_os = "linux", not(tallow_portable), not(miri)))]
@@ -30,13 +32,14 @@ use miri as map;
 #[cfg(not(any(miri, all(target_os = "linux", not(tallow_portable)))))]
 use portable as native;
 
+use crate::config::HARDENED;
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::ffi::{CStr, c_void};
 use core::ptr::NonNull;
 
 pub(crate) use native::{alone, now_ms};
-pub(crate) use unix::{environment, processors, write_stderr};
+pub(crate) use unix::{Access, environment, processors, seed, thread_number, write_stderr};
 
 /// One counter for each kind of call. Relaxed throughout: they order nothing.
 #[derive(Default)]
@@ -46,6 +49,7 @@ struct Counters {
     purge: AtomicU64,
     remap: AtomicU64,
     advise: AtomicU64,
+    protect: AtomicU64,
     failed: AtomicU64,
 }
 
@@ -55,6 +59,7 @@ static CALLS: Counters = Counters {
     purge: AtomicU64::new(0),
     remap: AtomicU64::new(0),
     advise: AtomicU64::new(0),
+    protect: AtomicU64::new(0),
     failed: AtomicU64::new(0),
 };
 
@@ -74,6 +79,9 @@ pub struct OsCalls {
     /// Requests for huge pages, against them, or for memory ahead of its use
     /// (`madvise`). A system that does not know one refuses each.
     pub advise: u64,
+    /// Pages made inaccessible, or accessible again (`mprotect`): only with the feature
+    /// `hardened`.
+    pub protect: u64,
     /// Calls of all kinds that the system refused.
     pub failed: u64,
 }
@@ -87,6 +95,7 @@ pub(crate) fn calls() -> OsCalls {
         purge: read(&CALLS.purge),
         remap: read(&CALLS.remap),
         advise: read(&CALLS.advise),
+        protect: read(&CALLS.protect),
         failed: read(&CALLS.failed),
     }
 }
@@ -117,6 +126,8 @@ enum Door {
     ExitHook,
     ForkHook,
     ReadFile,
+    #[cfg_attr(not(feature = "hardened"), allow(dead_code, reason = "nothing is protected"))]
+    Protect,
 }
 
 #[cfg(test)]
@@ -155,6 +166,72 @@ pub(crate) fn mapping_align() -> usize {
 /// no more, or when the sum overflows.
 pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     call(&CALLS.reserve, Door::Reserve, || map::reserve(bytes, align))
+}
+
+/// [`reserve`]; hardened, with an inaccessible page on either side, which
+/// [`release_guarded`] gives back too. Where the system refuses to protect them they
+/// are there all the same.
+pub(crate) fn reserve_guarded(bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    if !HARDENED {
+        return reserve(bytes, align);
+    }
+    let page = page_bytes();
+    // The page before is the last one of a part that is as long as the alignment.
+    let lead = align.max(page);
+    let whole = reserve(bytes.checked_add(lead)?.checked_add(page)?, align)?;
+    // SAFETY: inside of the mapping.
+    let (at, first) = unsafe { (whole.add(lead), whole.add(lead - page)) };
+    // SAFETY: the mapping is fresh; nobody uses it.
+    unsafe {
+        if lead > page {
+            release(whole, lead - page);
+        }
+        protect(first, page, Access::None);
+        protect(at.add(bytes), page, Access::None);
+    }
+    Some(at)
+}
+
+/// Gives back what [`reserve_guarded`] reserved.
+///
+/// # Safety
+/// As for [`release`], and the whole of it.
+pub(crate) unsafe fn release_guarded(at: NonNull<u8>, bytes: usize) -> bool {
+    if !HARDENED {
+        // SAFETY: the caller's promise.
+        return unsafe { release(at, bytes) };
+    }
+    let page = page_bytes();
+    // SAFETY: the page before belongs to the reservation.
+    let first = unsafe { at.sub(page) };
+    // SAFETY: the caller's promise.
+    unsafe { release(first, bytes + 2 * page) }
+}
+
+/// What may be done with a range from now on. A refusal leaves it as it was.
+///
+/// # Safety
+/// The range lies in mappings of [`reserve`]'s, and the caller owns it.
+pub(crate) unsafe fn protect(at: NonNull<u8>, bytes: usize, access: Access) -> bool {
+    // SAFETY: the caller's promise.
+    call(&CALLS.protect, Door::Protect, || unsafe { unix::protect(at, bytes, access) }).is_some()
+}
+
+/// Moves the memory of a range to the start of another one, without copying; the rest
+/// of that one reads as zero. The old range is given back. `None` leaves both as they
+/// were.
+///
+/// # Safety
+/// Both ranges lie in mappings of [`reserve`]'s and are the caller's, and nobody needs
+/// what the other one holds.
+pub(crate) unsafe fn remap_onto(
+    at: NonNull<u8>,
+    old_bytes: usize,
+    to: NonNull<u8>,
+    new_bytes: usize,
+) -> Option<()> {
+    // SAFETY: the caller's promise.
+    call(&CALLS.remap, Door::Remap, || unsafe { native::remap_onto(at, old_bytes, to, new_bytes) })
 }
 
 /// Gives address space back.

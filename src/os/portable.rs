@@ -30,6 +30,16 @@ pub(super) unsafe fn remap(_at: NonNull<u8>, _old: usize, _new: usize) -> Option
     None
 }
 
+/// As above.
+pub(super) unsafe fn remap_onto(
+    _at: NonNull<u8>,
+    _old: usize,
+    _to: NonNull<u8>,
+    _new: usize,
+) -> Option<()> {
+    None
+}
+
 pub(super) fn wait(_word: &AtomicU32, _seen: u32) {
     std::thread::yield_now();
 }

@@ -17,6 +17,47 @@ pub(crate) fn processors() -> usize {
     usize::try_from(n).unwrap_or(1).max(1)
 }
 
+/// What may be done with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing: every access is a fault.
+    None,
+    All,
+}
+
+pub(super) unsafe fn protect(at: NonNull<u8>, bytes: usize, access: Access) -> Option<()> {
+    let may = match access {
+        Access::None => libc::PROT_NONE,
+        Access::All => libc::PROT_READ | libc::PROT_WRITE,
+    };
+    // SAFETY: the caller owns the range.
+    let code = unsafe { libc::mprotect(at.as_ptr().cast(), bytes, may) };
+    (code == 0).then_some(())
+}
+
+/// A number that nobody can guess, as far as the system has one; never 0. May call
+/// the OS.
+pub(crate) fn seed() -> u64 {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: room for so many bytes.
+    let code = unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) };
+    let random = u64::from_ne_bytes(bytes);
+    // Where it refuses: addresses, which the system may have laid out at random.
+    let here = (&raw const bytes).addr() as u64;
+    if code == 0 { random | 1 } else { here.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 }
+}
+
+/// A number by which the system tells threads apart.
+pub(crate) fn thread_number() -> u64 {
+    #[cfg(target_os = "linux")]
+    // SAFETY: takes nothing.
+    let number = unsafe { libc::syscall(libc::SYS_gettid) } as u64;
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: takes nothing.
+    let number = unsafe { libc::pthread_self() } as u64;
+    number
+}
+
 /// Writes all of `bytes` to stderr, as far as it takes them.
 pub(crate) fn write_stderr(mut bytes: &[u8]) {
     while !bytes.is_empty() {

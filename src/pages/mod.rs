@@ -413,6 +413,8 @@ impl State {
         self.books.header_pages += header_pages();
         self.books.free_pages += usable;
         self.advise(segment);
+        // SAFETY: installed.
+        unsafe { segment.as_ref() }.guard();
         Some(())
     }
 
@@ -431,7 +433,7 @@ impl State {
             return Some(());
         }
         let row = size_of::<*mut Segment>() + size_of::<*mut SegmentPages>() + 2 * size_of::<u16>();
-        let table = os::reserve(MAX_SEGMENTS * row, os::page_bytes())?;
+        let table = os::reserve_guarded(MAX_SEGMENTS * row, os::page_bytes())?;
         self.segments = table.as_ptr().cast();
         // SAFETY: the four columns lie behind each other in the reservation.
         self.sets = unsafe { self.segments.add(MAX_SEGMENTS) }.cast();

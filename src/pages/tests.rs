@@ -5,6 +5,7 @@ use super::*;
 use crate::bits::PageSet;
 use crate::config::DECAY_MS;
 use crate::os::fake::{failing_after, failing_at};
+use crate::segment::first_page;
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 use std::collections::BTreeMap;
 
@@ -132,7 +133,8 @@ impl Model {
             });
             assert_eq!(purging, 0, "nobody is purging");
             let mut states = vec![0; SEGMENT_PAGES];
-            states[..header_pages()].fill(1);
+            states[..first_page()].fill(1);
+            states[SEGMENT_PAGES - (header_pages() - first_page())..].fill(1);
             for (&start, &pages) in self.lent.range(base..base + SEGMENT_BYTES) {
                 let first = Segment::page_of(start);
                 states[first..first + pages].iter_mut().for_each(|n| *n += 1);

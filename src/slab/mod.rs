@@ -41,11 +41,13 @@
 //! that, and keeps cache misses from overlapping. What is stored so happens before
 //! the second thread is started.
 
+#[cfg(not(loom))]
+pub(crate) mod marks;
 mod punch;
 
 use crate::bits::{mask, take_bits};
 use crate::class::Class;
-use crate::config::CACHE_LINE_BYTES;
+use crate::config::{CACHE_LINE_BYTES, HARDENED};
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, spin};
 use core::cell::Cell as Kept;
@@ -247,9 +249,11 @@ fn put_bits<P: Protocol>(word: &AtomicU64, bits: u64, company: Company) -> u64 {
 }
 
 impl Slab {
-    /// Bytes of metadata that the slab of a class needs: header and bit set.
+    /// Bytes of metadata that the slab of a class needs: header and bit set, and marks.
+    #[cfg(not(loom))]
     pub(crate) fn node_bytes(class: Class) -> usize {
-        size_of::<Self>() + usize::from(class.info().words) * size_of::<AtomicU64>()
+        let bits = usize::from(class.info().words) * size_of::<AtomicU64>();
+        size_of::<Self>() + bits + marks::bytes(class)
     }
 }
 
@@ -286,6 +290,8 @@ impl<P: Protocol> Slab<P> {
             (&raw mut (*slab).list).write(Cell::new(0));
             (&raw mut (*slab).punched).write(AtomicU64::new(0));
         }
+        // SAFETY: the fields that it reads were written above.
+        unsafe { &*slab }.reset_marks();
         // SAFETY: the first word is a valid atomic, also in a recycled node.
         let header = unsafe { &(*slab).header };
         // Release pairs with the Acquire of `claim` and `header`: whoever sees
@@ -426,9 +432,15 @@ impl<P: Protocol> Slab<P> {
         if w >= words.len() {
             w = 0;
         }
+        // Hardened, `who` is a random number: where to begin, in which word and in the
+        // word.
+        let turn = if HARDENED { u32::from(who) } else { 0 };
+        if HARDENED {
+            w = usize::from(who >> 6) % words.len();
+        }
         let (mut left, mut looked, mut refaults) = (n, 0, 0);
         loop {
-            let mut got = take_bits(&words[w], left, P::TAKE_BITS);
+            let mut got = take_bits(&words[w], left, turn, P::TAKE_BITS);
             left -= got.count_ones();
             // Relaxed: the note was made before the bits came back (L4).
             if got != 0 && self.punched.load(Ordering::Relaxed) != 0 {

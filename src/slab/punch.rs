@@ -144,6 +144,9 @@ impl<P: Protocol> Slab<P> {
     /// Returns what was held.
     pub(crate) fn hand_back(&self, held: &Held) -> Result<After, Corruption> {
         for (w, &bits) in held.regions.iter().enumerate().filter(|(_, bits)| **bits != 0) {
+            // Some of their pages may have been purged since.
+            #[cfg(not(loom))]
+            self.forget_contents(w, bits);
             self.put(w, bits, Company::Others)?;
         }
         if held.counted > 0 {

@@ -3,6 +3,7 @@
 #[cfg(all(test, loom))]
 mod model;
 
+use super::chance::Chance;
 use super::fork;
 use super::local::with_cache;
 use super::record::{Record, Shared, each_record, orphan};
@@ -11,7 +12,7 @@ use super::tally::Tallies;
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{
-    BLOCK_TICK_EVERY, EARLY_FREES, MAGAZINE_EARNED_BYTES, MAGAZINE_FEW, MAGAZINE_MAX,
+    BLOCK_TICK_EVERY, EARLY_FREES, HARDENED, MAGAZINE_EARNED_BYTES, MAGAZINE_FEW, MAGAZINE_MAX,
     MAGAZINE_START, MAGAZINE_START_BYTES, TICK_EVERY,
 };
 use crate::error::Corruption;
@@ -100,6 +101,7 @@ pub(crate) struct Cache {
     early_frees: AtomicU32,
     /// Whether the thread is in a callback that is to make room.
     relieving: AtomicBool,
+    chance: Chance,
 }
 
 impl Cache {
@@ -116,8 +118,25 @@ impl Cache {
                 stage: AtomicU32::new(Stage::Fresh as u32),
                 early_frees: AtomicU32::new(0),
                 relieving: AtomicBool::new(false),
+                chance: Chance::unused(),
             }
         }
+    }
+
+    /// Hardened: counts an allocation; whether to ask [`Cache::draw_sample`].
+    #[inline(always)]
+    pub(crate) fn sample_is_due(&self) -> bool {
+        self.chance.is_due()
+    }
+
+    /// Whether the allocation is one to sample, of which there is `one_in` so many.
+    pub(crate) fn draw_sample(&self, one_in: u32) -> bool {
+        self.chance.draw(one_in)
+    }
+
+    /// Has the next allocation draw anew.
+    pub(crate) fn forget_sample(&self) {
+        self.chance.forget();
     }
 
     #[inline(always)]
@@ -300,7 +319,11 @@ impl Cache {
         let arena = CENTRAL.arena_of(record.ordinal);
         let mut n = 0;
         // Not 0, which is nobody.
-        let who = (record.ordinal % usize::from(u16::MAX)) as u16 + 1;
+        let who = if HARDENED {
+            self.chance.next() as u16
+        } else {
+            (record.ordinal % usize::from(u16::MAX)) as u16 + 1
+        };
         let got = CENTRAL.claim(arena, class, who, want as u32, &mut |at| {
             // Addresses go up as they come. The first is handed out; the others
             // are laid down from the top, so that they go up as they are popped.
@@ -320,11 +343,35 @@ impl Cache {
             // SAFETY: the `n - 1` items just written, and places below them.
             unsafe { slots::shift(items.add(want - n), items, n - 1) };
         }
+        if HARDENED {
+            // SAFETY: the `n - 1` items are written, and not the thread's yet.
+            unsafe { self.shuffle(&mut region, items, n - 1) };
+        }
         // SAFETY: within the class's places.
         self.magazines.of(class).cur.store(unsafe { items.add(n - 1) }, Ordering::Relaxed);
         self.ask(size);
         self.leave(shared);
         region
+    }
+
+    /// Puts a region and `n` items in random order.
+    ///
+    /// # Safety
+    /// So many items are at `items`, and nobody else looks at them.
+    unsafe fn shuffle(&self, region: &mut *mut u8, items: *mut Slot, n: usize) {
+        // SAFETY: the caller's promise; `i < n`.
+        let slot = |i: usize| unsafe { &*items.add(i) };
+        let load = |i: usize| slot(i).load(Ordering::Relaxed);
+        for i in 0..n {
+            let (other, item) = (i + self.chance.below(n - i), load(i));
+            slot(i).store(load(other), Ordering::Relaxed);
+            slot(other).store(item, Ordering::Relaxed);
+        }
+        if n > 0 {
+            let i = self.chance.below(n);
+            let item = load(i);
+            slot(i).store(core::mem::replace(region, item), Ordering::Relaxed);
+        }
     }
 
     #[cold]

@@ -11,7 +11,9 @@ use super::cache;
 use super::record::{self, Record, Shared, each_record, orphan};
 use super::{Cache, with_cache};
 use crate::arena::CENTRAL;
+use crate::arena::guarded::GUARDED;
 use crate::class::Class;
+use crate::config::HARDENED;
 use crate::os;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use core::ptr;
@@ -40,6 +42,9 @@ pub(crate) fn hold_everything() {
     }
     CENTRAL.large.raw_lock();
     CENTRAL.huge.raw_lock();
+    if HARDENED {
+        GUARDED.raw_lock();
+    }
     CENTRAL.pages.raw_lock();
     CENTRAL.meta.raw_lock();
 }
@@ -54,6 +59,10 @@ pub(crate) unsafe fn let_everything_go() {
     unsafe { CENTRAL.meta.raw_unlock() };
     // SAFETY: as above.
     unsafe { CENTRAL.pages.raw_unlock() };
+    if HARDENED {
+        // SAFETY: as above.
+        unsafe { GUARDED.raw_unlock() };
+    }
     // SAFETY: as above.
     unsafe { CENTRAL.huge.raw_unlock() };
     // SAFETY: as above.

@@ -35,6 +35,7 @@
 //! - T4: records are never given back; `next` never changes once published.
 
 mod cache;
+mod chance;
 #[cfg(not(loom))]
 mod fork;
 #[cfg(loom)]

@@ -22,6 +22,8 @@ use wait_timeout::ChildExt;
 pub enum Allocator {
     /// This repository's.
     Tallow,
+    /// The same with the feature `hardened`.
+    TallowHardened,
     /// mimalloc v3, by the crate `mimalloc`.
     Mimalloc,
     /// jemalloc, by the crate `tikv-jemallocator`.
@@ -44,6 +46,7 @@ impl Allocator {
     fn feature(self) -> &'static str {
         match self {
             Self::Tallow => "tallow",
+            Self::TallowHardened => "tallow_hardened",
             Self::Mimalloc => "mimalloc",
             Self::Jemalloc => "jemalloc",
             Self::Snmalloc => "snmalloc",

@@ -1,0 +1,407 @@
+//! The attack table of `docs/attacks.md`: each row is a broken program, a process of
+//! its own; how it ends is compared with what the table says, for the build that is
+//! tested: without and with the feature `hardened`.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::env;
+use std::fs;
+use std::hint::black_box;
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::thread;
+
+#[global_allocator]
+static ALLOC: tallow::Tuned = tallow::Tallow::builder().environment(true).build();
+
+const HARDENED: bool = cfg!(feature = "hardened");
+
+/// How a program ends, where it is broken.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// Stopped in the wrong call, with one line that has this in it.
+    AtOnce(&'static str),
+    /// Stopped later, when the thread's cache is flushed or the memory used again.
+    Later(&'static str),
+    /// By a fault, with this on stderr; nothing need be said if it is empty.
+    Fault(&'static str),
+    /// Not stopped; it prints this.
+    GoesOn(&'static str),
+}
+use End::{AtOnce, Fault, GoesOn, Later};
+
+struct Attack {
+    name: &'static str,
+    run: fn(),
+    default: End,
+    hardened: End,
+    /// Settings of the hardened build.
+    settings: &'static [(&'static str, &'static str)],
+}
+
+const NO_SAMPLES: &[(&str, &str)] = &[("TALLOW_GUARD_SAMPLE", "0")];
+const SAMPLES: &[(&str, &str)] = &[("TALLOW_GUARD_SAMPLE", "1")];
+const ZEROS: &[(&str, &str)] = &[("TALLOW_GUARD_SAMPLE", "0"), ("TALLOW_ZERO_ON_FREE", "1")];
+
+const fn row(name: &'static str, run: fn(), default: End, hardened: End) -> Attack {
+    Attack { name, run, default, hardened, settings: NO_SAMPLES }
+}
+
+const fn with(settings: &'static [(&'static str, &'static str)], attack: Attack) -> Attack {
+    Attack { settings, ..attack }
+}
+
+const WENT_ON: End = GoesOn("went on");
+const DOUBLE: &str = "double free of 0x";
+const NOT_OURS: &str = "did not hand out";
+const LAYOUTS: &str = "the layouts differ";
+const BEHIND: &str = "bytes behind the block";
+const WRITTEN: &str = "write after free: byte 8 of the free block";
+
+#[rustfmt::skip]
+const ATTACKS: &[Attack] = &[
+    row("overflow by 1", overflow_by_1, WENT_ON, AtOnce(BEHIND)),
+    row("overflow by 1 into a free neighbour", overflow_into_free, WENT_ON, Later("write after free: byte 0")),
+    with(SAMPLES, row("overflow by 1, sampled", overflow_exact, WENT_ON, Fault("access behind a block: write"))),
+    row("overflow by 1, large", overflow_large_by_1, WENT_ON, AtOnce(BEHIND)),
+    row("overflow by a page, large", overflow_large, WENT_ON, Fault("access beside a block: write")),
+    row("underflow by a page, large", underflow_large, WENT_ON, Fault("access beside a block: write")),
+    row("overflow by a page, huge", overflow_huge, WENT_ON, Fault("")),
+    row("use after free, read", read_after_free, GoesOn("secret"), GoesOn("nothing")),
+    row("use after free, write", write_after_free, WENT_ON, Later(WRITTEN)),
+    with(SAMPLES, row("use after free, read, sampled", read_after_free, GoesOn("secret"), Fault("use after free: read"))),
+    with(SAMPLES, row("use after free, write, sampled", write_after_free, WENT_ON, Fault("use after free: write"))),
+    row("use after free, huge", read_huge_after_free, WENT_ON, Fault("")),
+    row("double free", double_free, Later(DOUBLE), AtOnce(DOUBLE)),
+    row("double free by another thread", double_free_elsewhere, AtOnce(DOUBLE), AtOnce(DOUBLE)),
+    row("double free after reuse", double_free_after_reuse, Later(DOUBLE), AtOnce(DOUBLE)),
+    row("double free after reuse, another size", double_free_resized, Later(DOUBLE), AtOnce(LAYOUTS)),
+    with(SAMPLES, row("double free, sampled", double_free, Later(DOUBLE), AtOnce(DOUBLE))),
+    row("double free, large", double_free_large, AtOnce("already taken back"), AtOnce("already taken back")),
+    row("interior pointer", interior, Later("not the start of a block"), AtOnce("not the start of a block")),
+    row("pointer to the stack", stack, Later(NOT_OURS), AtOnce(NOT_OURS)),
+    row("another allocator's pointer", foreign, Later(NOT_OURS), AtOnce(NOT_OURS)),
+    row("wrong size, another class", wrong_class, Later(LAYOUTS), AtOnce(LAYOUTS)),
+    row("wrong size, the same class", wrong_size, WENT_ON, AtOnce(LAYOUTS)),
+    row("wrong size, large", wrong_large, AtOnce(LAYOUTS), AtOnce(LAYOUTS)),
+    row("recycled secret, read uninitialised", recycled, GoesOn("secret"), GoesOn("nothing")),
+    row("recycled secret amid a large region", recycled_middle, GoesOn("secret"), GoesOn("secret")),
+    with(ZEROS, row("recycled secret, zero on free", recycled_middle, GoesOn("secret"), GoesOn("nothing"))),
+];
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).expect("a layout")
+}
+
+/// A block that the compiler knows nothing about.
+fn take(size: usize) -> *mut u8 {
+    // SAFETY: the layout has a size.
+    black_box(unsafe { ALLOC.alloc(layout(size)) })
+}
+
+/// Gives a block back: rightly or wrongly.
+fn give(block: *mut u8, size: usize) {
+    // SAFETY: none: these are the errors that are to be found out.
+    unsafe { ALLOC.dealloc(black_box(block), layout(size)) }
+}
+
+fn write(block: *mut u8, at: isize, byte: u8) {
+    // SAFETY: none, as above.
+    unsafe { black_box(block).wrapping_offset(at).write_volatile(byte) }
+}
+
+fn read(block: *mut u8, at: usize) -> u8 {
+    // SAFETY: none, as above.
+    unsafe { black_box(block).wrapping_add(at).read_volatile() }
+}
+
+/// Told by a program that was not stopped in the wrong call.
+fn went_on() {
+    println!("went on");
+    tallow::purge();
+}
+
+fn overflow_by_1() {
+    let block = take(100);
+    write(block, 100, 0);
+    give(block, 100);
+    went_on();
+}
+
+fn overflow_exact() {
+    let block = take(96);
+    write(block, 96, 0);
+    went_on();
+}
+
+/// Neighbours of one slab, and the one behind is free.
+fn overflow_into_free() {
+    let mut blocks: Vec<*mut u8> = (0..2000).map(|_| take(96)).collect();
+    blocks.sort();
+    let pair = blocks.windows(2).find(|w| w[1].addr() - w[0].addr() == 96).expect("neighbours");
+    let (first, second) = (pair[0], pair[1]);
+    give(second, 96);
+    write(first, 96, 0);
+    went_on();
+    for _ in 0..2000 {
+        take(96);
+    }
+}
+
+fn overflow_large_by_1() {
+    let block = take(100_000);
+    write(block, 100_000, 0);
+    give(block, 100_000);
+    went_on();
+}
+
+/// The page behind is there where nothing guards it: another block is.
+fn large_block() -> (*mut u8, *mut u8, *mut u8) {
+    (take(65_536), take(65_536), take(65_536))
+}
+
+fn overflow_large() {
+    let blocks = large_block();
+    write(blocks.1, 65_536 + 100, 0);
+    went_on();
+    black_box(blocks);
+}
+
+fn underflow_large() {
+    let blocks = large_block();
+    write(blocks.1, -100, 0);
+    went_on();
+    black_box(blocks);
+}
+
+fn overflow_huge() {
+    // Neighbours by the way that Linux lays mappings out: the first is the upper one.
+    let (_upper, lower) = (take(4 << 20), take(4 << 20));
+    write(lower, (4 << 20) + 100, 0);
+    went_on();
+}
+
+const SECRET: u8 = 0x53;
+
+fn tell(byte: u8) {
+    println!("{}", if byte == SECRET { "secret" } else { "nothing" });
+}
+
+fn read_after_free() {
+    let block = take(96);
+    write(block, 20, SECRET);
+    give(block, 96);
+    tell(read(block, 20));
+}
+
+fn write_after_free() {
+    let block = take(96);
+    give(block, 96);
+    write(block, 8, 1);
+    // Without a purge: pages that are given back hold nothing to look at.
+    println!("went on");
+    for _ in 0..2000 {
+        take(96);
+    }
+}
+
+fn read_huge_after_free() {
+    let block = take(4 << 20);
+    write(block, 20, SECRET);
+    give(block, 4 << 20);
+    read(block, 20);
+    went_on();
+}
+
+fn double_free() {
+    let block = take(100);
+    give(block, 100);
+    give(block, 100);
+    went_on();
+}
+
+fn double_free_elsewhere() {
+    let block = take(100).expose_provenance();
+    let free = move || give(std::ptr::with_exposed_provenance_mut(block), 100);
+    thread::spawn(free).join().expect("no panic");
+    thread::spawn(free).join().expect("no panic");
+    went_on();
+}
+
+fn double_free_after_reuse() {
+    let block = take(100);
+    give(block, 100);
+    let again = take(100);
+    assert_eq!(block, again, "reused at once");
+    give(block, 100);
+    give(again, 100);
+    went_on();
+}
+
+fn double_free_resized() {
+    let block = take(100);
+    give(block, 100);
+    let again = take(110);
+    assert_eq!(block, again, "reused at once");
+    give(block, 100);
+    give(again, 110);
+    went_on();
+}
+
+fn double_free_large() {
+    let block = take(200_000);
+    give(block, 200_000);
+    give(block, 200_000);
+    went_on();
+}
+
+fn interior() {
+    give(take(100).wrapping_add(16), 100);
+    went_on();
+}
+
+fn stack() {
+    let mut place = [0_u64; 20];
+    give(place.as_mut_ptr().cast(), 100);
+    went_on();
+}
+
+fn foreign() {
+    // SAFETY: any size will do.
+    give(unsafe { libc::malloc(100) }.cast(), 100);
+    went_on();
+}
+
+fn wrong_class() {
+    give(take(100), 1000);
+    went_on();
+}
+
+fn wrong_size() {
+    give(take(100), 110);
+    went_on();
+}
+
+fn wrong_large() {
+    give(take(200_000), 500_000);
+    went_on();
+}
+
+fn recycled() {
+    recycled_at(1000, 500);
+}
+
+fn recycled_middle() {
+    recycled_at(20_000, 10_000);
+}
+
+fn recycled_at(size: usize, at: usize) {
+    let block = take(size);
+    write(block, at as isize, SECRET);
+    give(block, size);
+    let again = take(size);
+    assert_eq!(block, again, "reused at once");
+    tell(read(again, at));
+}
+
+/// What a program that is not broken does, with every block sampled and with none: the
+/// checks find nothing, and the books balance.
+fn sound() {
+    let mut live: Vec<Vec<u8>> = Vec::new();
+    for i in 0..20_000_usize {
+        let size = i * 7919 % 3000 + usize::from(i % 500 == 0) * 100_000;
+        let mut bytes = vec![i as u8; size];
+        bytes.push(7);
+        bytes.shrink_to_fit();
+        live.push(bytes);
+        if live.len() > 300 {
+            let gone = live.swap_remove(i * 31 % 300);
+            assert!(gone.last() == Some(&7));
+        }
+    }
+    let stats = tallow::stats();
+    assert!(stats.requested_bytes <= stats.allocated_bytes, "{stats}");
+    assert!(stats.active_bytes <= stats.resident_bytes, "{stats}");
+    assert!(stats.resident_bytes <= stats.mapped_bytes, "{stats}");
+    tallow::audit().expect("the books balance");
+    drop(live);
+    tallow::purge();
+    tallow::audit().expect("the books balance");
+    println!("sound");
+}
+
+fn child(name: &str, settings: &[(&str, &str)]) -> std::process::Output {
+    let this = env::current_exe().expect("this program");
+    let mut command = Command::new(this);
+    command.env("ATTACK", name);
+    if HARDENED {
+        command.envs(settings.iter().copied());
+    }
+    command.output().expect("started")
+}
+
+fn check(attack: &Attack) {
+    let output = child(attack.name, attack.settings);
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let wanted = if HARDENED { attack.hardened } else { attack.default };
+    let seen = format!("{}: wanted {wanted:?}, got {}\n{out}{err}", attack.name, output.status);
+    let (went_on, signal) = (out.contains("went on"), output.status.signal());
+    let sampled = HARDENED && attack.settings.as_ptr() == SAMPLES.as_ptr();
+    match wanted {
+        AtOnce(line) | Later(line) => {
+            assert_eq!(signal, Some(libc::SIGABRT), "{seen}");
+            assert!(err.starts_with("tallow: ") && err.contains(line), "{seen}");
+            assert_eq!(went_on, matches!(wanted, Later(_)), "{seen}");
+            assert!(sampled || err.lines().count() == 1, "{seen}");
+        }
+        Fault(line) => {
+            assert_eq!(signal, Some(libc::SIGSEGV), "{seen}");
+            assert!(err.contains(line) && !went_on, "{seen}");
+        }
+        GoesOn(text) => assert!(output.status.success() && out.contains(text), "{seen}"),
+    }
+    if sampled {
+        // Where it was allocated, and where it was freed if it was.
+        assert!(err.contains("  allocated by thread") && err.contains("attacks"), "{seen}");
+        let freed = attack.name.contains("after free") || attack.name.contains("double");
+        assert_eq!(err.contains("  freed by thread"), freed, "{seen}");
+        assert!(err.matches("    #0 0x").count() >= if freed { 3 } else { 2 }, "{seen}");
+    }
+}
+
+/// The table has a line for every row here.
+fn the_table_is_whole() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/attacks.md");
+    let table = fs::read_to_string(path).expect("docs/attacks.md");
+    for attack in ATTACKS {
+        assert!(table.contains(&format!("| {} |", attack.name)), "no line for {}", attack.name);
+    }
+}
+
+fn main() {
+    if let Some(name) = env::var_os("ATTACK") {
+        // Its buffer would be allocated in the middle of things.
+        std::io::stdout().flush().expect("flushed");
+        let attack = ATTACKS.iter().find(|attack| *attack.name == *name);
+        attack.map_or(sound as fn(), |attack| attack.run)();
+        return;
+    }
+    if env::args().any(|argument| argument == "--list") {
+        return;
+    }
+    let mut failed = 0;
+    for attack in ATTACKS {
+        match std::panic::catch_unwind(|| check(attack)) {
+            Ok(()) => println!("test {} ... ok", attack.name),
+            Err(_) => failed += 1,
+        }
+    }
+    for settings in [NO_SAMPLES, SAMPLES, ZEROS] {
+        let output = child("sound", settings);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{settings:?}: {}\n{err}", output.status);
+    }
+    the_table_is_whole();
+    assert_eq!(failed, 0, "rows that end otherwise");
+}
