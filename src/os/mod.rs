@@ -327,6 +327,14 @@ pub(crate) fn read_file<'a>(path: &CStr, out: &'a mut [u8]) -> &'a [u8] {
     if permitted(Door::ReadFile) { unix::read_file(path, out) } else { &[] }
 }
 
+/// Threads of the process, where the system says so. Reads a file.
+pub(crate) fn threads() -> Option<u64> {
+    let mut text = [0; 2048];
+    let text =
+        native::keep_errno(|| str::from_utf8(read_file(c"/proc/self/status", &mut text))).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
+}
+
 /// Whether the kernel backs memory with huge pages by itself, wherever there is
 /// room for one: purging a part of one splits it. Reads a file.
 pub(crate) fn huge_pages_always() -> bool {

@@ -39,7 +39,7 @@ impl<P: Protocol> Slab<P> {
     /// Where the marks lie.
     #[inline(always)]
     fn first_mark(&self) -> usize {
-        let words = usize::from(self.capacity).div_ceil(64) * size_of::<u64>();
+        let words = (self.capacity() as usize).div_ceil(64) * size_of::<u64>();
         ptr::from_ref(self).addr() + size_of::<Self>() + words
     }
 
@@ -47,7 +47,7 @@ impl<P: Protocol> Slab<P> {
     #[inline(always)]
     pub(crate) fn marks(&self) -> &[AtomicU8] {
         let at = ptr::with_exposed_provenance(self.first_mark());
-        let count = if HARDENED { self.capacity.into() } else { 0 };
+        let count = if HARDENED { self.capacity() as usize } else { 0 };
         // SAFETY: `install` wrote that many behind the bits; metadata is exposed where
         // it is reserved.
         unsafe { core::slice::from_raw_parts(at, count) }
@@ -58,7 +58,7 @@ impl<P: Protocol> Slab<P> {
         if HARDENED {
             let at = ptr::with_exposed_provenance_mut::<u8>(self.first_mark());
             // SAFETY: the node has the room (`node_bytes`), and nobody else knows it.
-            unsafe { at.write_bytes(FREE, self.capacity.into()) };
+            unsafe { at.write_bytes(FREE, self.capacity() as usize) };
         }
     }
 
