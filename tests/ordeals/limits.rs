@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{io, process, ptr, thread};
 use tallow::limit::{self, Limits, Measure};
@@ -33,10 +34,13 @@ fn on_the_edge(resource: libc::__rlimit_resource_t, field: &str, bytes: u64) {
     let before = tallow::stats();
     set_limit(resource, kib_of(field) * 1024 + bytes);
     let refused = AtomicU64::new(0);
+    // All have started before the first takes what a start needs.
+    let started = Barrier::new(lists.len());
     thread::scope(|scope| {
         for (t, list) in lists.iter_mut().enumerate() {
-            let refused = &refused;
+            let (refused, started) = (&refused, &started);
             scope.spawn(move || {
+                started.wait();
                 for round in 0..6 {
                     // Up to the end, and then along it.
                     let mut i = 0;

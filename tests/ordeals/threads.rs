@@ -130,15 +130,19 @@ pub fn a_hundred_thousand() {
     let mut early = None;
     for wave in 0..THREADS / AT_ONCE {
         thread::scope(|scope| {
-            for (i, left) in left.iter().enumerate() {
+            let threads = left.iter().enumerate().map(|(i, left)| {
                 scope.spawn(move || {
                     let mut blocks = Vec::with_capacity(12);
                     blocks.extend(left.lock().expect("no panic").take());
                     blocks.extend((0..10).filter_map(|n| Block::new(16 << n, 8, false, i as u8)));
                     assert!(blocks.len() >= 10);
                     *left.lock().expect("no panic") = blocks.pop();
-                });
-            }
+                })
+            });
+            let threads: Vec<_> = threads.collect();
+            // The scope waits for their work alone, and not for what the standard library
+            // frees behind it.
+            threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         });
         if wave == THREADS / AT_ONCE / 10 {
             balanced();
