@@ -142,6 +142,7 @@
 //!   the crate's documentation, and no more than that.
 //!
 #![doc = include_str!("../docs/checks.md")]
+#![doc = include_str!("../docs/attacks.md")]
 #![doc = include_str!("../docs/loom.md")]
 #![doc = include_str!("../docs/sanitizers.md")]
 #![doc = include_str!("../docs/unsafe.md")]

@@ -29,7 +29,7 @@ struct Cli {
     /// Only workloads with this in their names.
     #[arg(long, value_name = "SUBSTRING")]
     only: Option<String>,
-    /// Only these allocators [default: all but `floor`]
+    /// Only these allocators [default: all but `tallow-hardened` and `floor`]
     #[arg(long, value_enum, value_delimiter = ',', hide_default_value = true)]
     allocators: Vec<Allocator>,
     /// Only these numbers of threads, of those that a workload is made for.

@@ -60,7 +60,7 @@ impl Allocator {
     /// Whether it is compared with Tallow, and run without being asked for.
     #[must_use]
     pub fn is_peer(self) -> bool {
-        !matches!(self, Self::Tallow | Self::Floor)
+        !matches!(self, Self::Tallow | Self::TallowHardened | Self::Floor)
     }
 
     /// Whether it can run such workloads.
