@@ -32,15 +32,16 @@ fn lists() -> Vec<Vec<Block>> {
 fn on_the_edge(resource: libc::__rlimit_resource_t, field: &str, bytes: u64) {
     let mut lists = lists();
     let before = tallow::stats();
-    set_limit(resource, kib_of(field) * 1024 + bytes);
     let refused = AtomicU64::new(0);
-    // All have started before the first takes what a start needs.
-    let started = Barrier::new(lists.len());
+    // The limit comes when all have started, since a start needs memory of its own; they
+    // wait for that, and then for the limit.
+    let together = Barrier::new(lists.len() + 1);
     thread::scope(|scope| {
         for (t, list) in lists.iter_mut().enumerate() {
-            let (refused, started) = (&refused, &started);
+            let (refused, together) = (&refused, &together);
             scope.spawn(move || {
-                started.wait();
+                together.wait();
+                together.wait();
                 for round in 0..6 {
                     // Up to the end, and then along it.
                     let mut i = 0;
@@ -60,6 +61,9 @@ fn on_the_edge(resource: libc::__rlimit_resource_t, field: &str, bytes: u64) {
                 }
             });
         }
+        together.wait();
+        set_limit(resource, kib_of(field) * 1024 + bytes);
+        together.wait();
     });
     balanced();
     let refused = refused.into_inner();
