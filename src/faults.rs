@@ -6,8 +6,11 @@
 //! Only what passes of defragmentation move is allocated as in a program, within
 //! [`on_tallow`].
 
+#[path = "../tests/block/mod.rs"]
+mod block;
 mod operations;
 
+use self::block::Block;
 use crate::Tallow;
 use crate::arena::CENTRAL;
 use crate::defrag::{Defrag, Mover, Relocate, Settings, Visit};
@@ -40,82 +43,9 @@ fn balanced() {
 /// tests do not spend their time with page faults.
 const EDGE: usize = 16 << 10;
 
-/// A block with a pattern in it.
-struct Block {
-    at: *mut u8,
-    layout: Layout,
-    seed: usize,
-}
-
-// SAFETY: a block belongs to whoever holds this, on any thread.
-unsafe impl Send for Block {}
-
-impl Block {
-    /// `None` when memory was refused.
-    fn new(size: usize, align: usize, seed: usize, zeroed: bool) -> Option<Self> {
-        let layout = Layout::from_size_align(size, align).expect("a valid layout");
-        // SAFETY: the layout has a size.
-        let at = unsafe { if zeroed { TALLOW.alloc_zeroed(layout) } else { TALLOW.alloc(layout) } };
-        if at.is_null() {
-            return None;
-        }
-        assert_eq!(at.addr() % align, 0);
-        let block = Self { at, layout, seed };
-        if zeroed {
-            block.each(size, |_, byte| assert_eq!(*byte, 0, "not zero"));
-        }
-        block.fill();
-        Some(block)
-    }
-
-    /// Calls `f` with the bytes at both ends of the first `len`.
-    fn each(&self, len: usize, mut f: impl FnMut(usize, &mut u8)) {
-        let head = len.min(EDGE);
-        for i in (0..head).chain(len.saturating_sub(EDGE).max(head)..len) {
-            // SAFETY: the byte lies in the block, which is ours.
-            f(i, unsafe { &mut *self.at.add(i) });
-        }
-    }
-
-    fn byte(&self, i: usize) -> u8 {
-        (i % 251 + self.seed) as u8
-    }
-
-    fn fill(&self) {
-        self.each(self.layout.size(), |i, byte| *byte = self.byte(i));
-    }
-
-    fn check(&self) {
-        self.each(self.layout.size(), |i, byte| {
-            assert_eq!(*byte, self.byte(i), "byte {i} of {:?} changed", self.layout);
-        });
-    }
-
-    /// `false` when memory was refused: then the block is as it was.
-    fn resize(&mut self, size: usize) -> bool {
-        let old = self.layout.size();
-        // SAFETY: the block has this layout, and the new size is not 0.
-        let at = unsafe { TALLOW.realloc(self.at, self.layout, size) };
-        if at.is_null() {
-            self.check();
-            return false;
-        }
-        self.at = at;
-        self.layout = Layout::from_size_align(size, self.layout.align()).expect("a valid layout");
-        let kept = old.min(size);
-        for i in (0..kept.min(EDGE)).chain(kept.min(old.saturating_sub(EDGE).max(EDGE))..kept) {
-            // SAFETY: the byte lies in the block, which is ours.
-            assert_eq!(unsafe { *self.at.add(i) }, self.byte(i), "byte {i} was not copied");
-        }
-        self.fill();
-        true
-    }
-
-    fn free(self) {
-        self.check();
-        // SAFETY: the block has this layout, and is used no more.
-        unsafe { TALLOW.dealloc(self.at, self.layout) };
-    }
+/// `None` when memory was refused.
+fn obtain(size: usize, align: usize, seed: usize, zeroed: bool) -> Option<Block> {
+    Block::new(Layout::from_size_align(size, align).expect("a valid layout"), zeroed, seed)
 }
 
 /// Small, large and huge blocks in all ways there are: more than the segments
@@ -130,18 +60,18 @@ fn workload(n: usize) -> usize {
         }
     };
     for i in 0..40 {
-        keep(Block::new(64 + i * 97, 8, i, i % 3 == 0), &mut live);
-        keep(Block::new(900 << 10, 1 << (i % 21), i, i % 4 == 0), &mut live);
+        keep(obtain(64 + i * 97, 8, i, i % 3 == 0), &mut live);
+        keep(obtain(900 << 10, 1 << (i % 21), i, i % 4 == 0), &mut live);
         if i % 8 == 0 {
-            keep(Block::new((1 << 20) + i * 70_001, 8, i, i % 16 == 0), &mut live);
-            keep(Block::new(100, 2 << 20, i, true), &mut live);
+            keep(obtain((1 << 20) + i * 70_001, 8, i, i % 16 == 0), &mut live);
+            keep(obtain(100, 2 << 20, i, true), &mut live);
         }
         if i % 10 == 9 && i < live.len() {
             live.swap_remove(i).free();
         }
     }
     for i in 0..200 {
-        keep(Block::new(20_000 + i, 4096, i, false), &mut live);
+        keep(obtain(20_000 + i, 4096, i, false), &mut live);
     }
     let sizes = [10, 5000, 40_000, 300_000, 1 << 20, (1 << 20) + 1, 3 << 20, 9 << 20];
     for i in (0..live.len()).step_by(7) {
@@ -218,7 +148,7 @@ fn threads_without_a_record_go_on_without_a_cache() {
     let _alone = alone();
     const THREADS: usize = 24;
     // Room in the slabs, so that only records are refused.
-    let warm: Vec<Block> = (0..64).filter_map(|i| Block::new(100, 8, i, false)).collect();
+    let warm: Vec<Block> = (0..64).filter_map(|i| obtain(100, 8, i, false)).collect();
     failing_after(0, || while CENTRAL.meta.take(64).is_some() {});
     let before = (crate::stats().requested_bytes, claimed_without_record());
     thread::scope(|scope| {
@@ -229,7 +159,7 @@ fn threads_without_a_record_go_on_without_a_cache() {
                 let (go, wait) = mpsc::channel::<()>();
                 let (done, answer) = mpsc::channel();
                 scope.spawn(move || {
-                    let block = failing_after(0, || Block::new(100, 8, i, i % 2 == 0));
+                    let block = failing_after(0, || obtain(100, 8, i, i % 2 == 0));
                     let mut block = block.expect("room in the slabs");
                     let _ = done.send(());
                     let _ = wait.recv();
@@ -239,7 +169,7 @@ fn threads_without_a_record_go_on_without_a_cache() {
                     // Now there is memory again: the block was made without a
                     // cache, and is freed with one.
                     block.free();
-                    Block::new(40_000, 8, i, true).expect("memory").free();
+                    obtain(40_000, 8, i, true).expect("memory").free();
                     let _ = done.send(());
                     let _ = wait.recv();
                 });
@@ -278,7 +208,7 @@ fn a_refused_realloc_keeps_the_block() {
     for from in sizes {
         for to in sizes {
             for align in [8, 8192] {
-                let mut block = Block::new(from, align, from ^ to, false).expect("memory");
+                let mut block = obtain(from, align, from ^ to, false).expect("memory");
                 let at = block.at;
                 if !failing_after(0, || block.resize(to)) {
                     refused += 1;
@@ -439,7 +369,7 @@ fn a_pass_whose_purging_is_refused_loses_nothing() {
 fn exhaust() -> Vec<Block> {
     let mut all = Vec::new();
     for size in [900 << 10, 100 << 10, 32 << 10, 24 << 10, 20_000, 16 << 10, 12_000, 8000, 4096] {
-        all.extend(core::iter::from_fn(|| Block::new(size, 8, 1, false)));
+        all.extend(core::iter::from_fn(|| obtain(size, 8, 1, false)));
     }
     all
 }
@@ -449,7 +379,7 @@ fn a_pass_for_which_there_is_no_memory_does_nothing() {
     let _alone = alone();
     // What a pass allocates to see whose blocks these are: there is room for that.
     let small = [(24, 8), (100, 4), (1000, 1), (512, 64)];
-    let _room: Vec<_> = small.map(|(size, align)| Block::new(size, align, 1, false)).into();
+    let _room: Vec<_> = small.map(|(size, align)| obtain(size, align, 1, false)).into();
     let (mut idle, mut active) = (0, 0);
     for free in 0..40 {
         crate::purge();

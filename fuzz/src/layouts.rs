@@ -1,6 +1,7 @@
 //! Sizes and alignments, those that cannot be had among them.
 
-use super::block::{Block, EDGE};
+use super::EDGE;
+use super::block::Block;
 use super::{Input, TALLOW, balanced, same_as};
 use allocator_api2::alloc::Allocator;
 use std::alloc::Layout;

@@ -4,6 +4,7 @@
 //! The program runs on another allocator; Tallow serves the operations and
 //! nothing else, so its books must agree to the byte.
 
+#[path = "../../tests/block/mod.rs"]
 mod block;
 mod defrag;
 mod layouts;
@@ -18,6 +19,9 @@ pub use settings::settings;
 pub use transfers::transfers;
 
 static TALLOW: tallow::Tallow = tallow::Tallow::new();
+
+/// Blocks longer than that are written and read at their ends only.
+const EDGE: usize = 512;
 
 fn balanced() {
     if let Err(error) = tallow::audit() {

@@ -1,7 +1,7 @@
 //! Every public operation with every call that it makes refused, one at a time and
 //! all from there on; and every kind of call there is.
 
-use super::{Block, Sparse, TALLOW, alone, balanced, on_tallow};
+use super::{Block, Sparse, TALLOW, alone, balanced, obtain, on_tallow};
 use crate::os::fake::{failing_after, failing_at, failing_to_the_end, refused, spared};
 use crate::settings::HugePages;
 use crate::{Account, Tallow, limit, raw};
@@ -18,11 +18,11 @@ type Plan = fn(u64, &mut dyn FnMut());
 type Operation = (&'static str, fn() -> bool);
 
 const OPERATIONS: [Operation; 17] = [
-    ("alloc, small", || all(400, |i| Block::new(20_000 + i, 8, i, false))),
-    ("alloc, large", || all(12, |i| Block::new((1 << 20) - i, 8, i, false))),
-    ("alloc, huge", || all(3, |i| Block::new((5 << 20) + i, 8, i, false))),
-    ("alloc, aligned", || all(12, |i| Block::new(100 + i, 4096 << i, i, false))),
-    ("alloc_zeroed", || all(12, |i| Block::new(500 << i, 8, i, true))),
+    ("alloc, small", || all(400, |i| obtain(20_000 + i, 8, i, false))),
+    ("alloc, large", || all(12, |i| obtain((1 << 20) - i, 8, i, false))),
+    ("alloc, huge", || all(3, |i| obtain((5 << 20) + i, 8, i, false))),
+    ("alloc, aligned", || all(12, |i| obtain(100 + i, 4096 << i, i, false))),
+    ("alloc_zeroed", || all(12, |i| obtain(500 << i, 8, i, true))),
     ("realloc", every_route),
     ("blocks without layouts", without_layouts),
     ("Allocator", allocator),
@@ -47,7 +47,7 @@ fn all(n: usize, make: impl Fn(usize) -> Option<Block>) -> bool {
 }
 
 fn every_route() -> bool {
-    let Some(mut block) = Block::new(50, 8, 1, false) else { return false };
+    let Some(mut block) = obtain(50, 8, 1, false) else { return false };
     let sizes =
         [5000, 60_000, 300_000, 1 << 20, 5 << 20, 12 << 20, 6 << 20, 700_000, 40_000, 3000, 8];
     let refused = sizes.into_iter().filter(|&size| !block.resize(size)).count();
@@ -129,15 +129,15 @@ fn limits() -> bool {
         let bytes = now.resident_bytes.max(now.allocated_bytes) + (3 << 20);
         limit::on_pressure(Some(|_| ()));
         limit::set(measure, limit::Limits { soft_bytes: Some(bytes - 1), hard_bytes: Some(bytes) });
-        assert!(!all(9, |i| Block::new((1 << 20) - i, 8, i, false)), "the limit is a limit");
+        assert!(!all(9, |i| obtain((1 << 20) - i, 8, i, false)), "the limit is a limit");
         limit::set(measure, limit::Limits::NONE);
         limit::on_pressure(None);
     }
-    all(9, |i| Block::new((1 << 20) - i, 8, i, false))
+    all(9, |i| obtain((1 << 20) - i, 8, i, false))
 }
 
 fn giving_back() -> bool {
-    let blocks = || all(40, |i| Block::new(100 + i * 9000, 8, i, i % 4 == 0));
+    let blocks = || all(40, |i| obtain(100 + i * 9000, 8, i, i % 4 == 0));
     let mut had = blocks();
     crate::idle();
     balanced();
@@ -146,7 +146,7 @@ fn giving_back() -> bool {
     balanced();
     crate::set_decay(Some(Duration::from_secs(10)));
     // Holes between survivors.
-    let kept: Vec<Block> = (0..600).map_while(|i| Block::new(1000, 8, i, false)).collect();
+    let kept: Vec<Block> = (0..600).map_while(|i| obtain(1000, 8, i, false)).collect();
     let (stay, go): (Vec<_>, Vec<_>) = kept.into_iter().enumerate().partition(|(i, _)| i % 40 == 0);
     go.into_iter().for_each(|(_, block)| block.free());
     // Another thread's cache is recalled, which takes a barrier.
@@ -154,7 +154,7 @@ fn giving_back() -> bool {
     let (ready, started) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let some: Vec<Block> = (0..50).filter_map(|i| Block::new(64, 8, i, false)).collect();
+            let some: Vec<Block> = (0..50).filter_map(|i| obtain(64, 8, i, false)).collect();
             some.into_iter().for_each(Block::free);
             ready.send(()).expect("somebody waits");
             let _ = wait.recv();
@@ -173,8 +173,8 @@ fn huge_pages() -> bool {
     let mut had = true;
     for mode in [HugePages::Always, HugePages::Dense, HugePages::Never] {
         raw::configure(&Tallow::builder().huge_pages(mode).prefault(true));
-        had &= all(7, |i| Block::new((1 << 20) - i, 8, i, false));
-        had &= all(2, |i| Block::new((9 << 20) + i, 8, i, true));
+        had &= all(7, |i| obtain((1 << 20) - i, 8, i, false));
+        had &= all(2, |i| obtain((9 << 20) + i, 8, i, true));
         crate::purge();
     }
     raw::configure(&Tallow::builder());
@@ -185,8 +185,8 @@ fn huge_pages() -> bool {
 /// The calls of a thread that is new, and of one that ends: its plan is that of the
 /// thread that made it, since all of the work is on it.
 fn threads() -> bool {
-    let block = || Block::new(100, 8, 1, false).map(Block::free).is_some();
-    block() && all(30, |i| Block::new(30_000 + i, 8, i, true))
+    let small = || obtain(100, 8, 1, false).map(Block::free).is_some();
+    small() && all(30, |i| obtain(30_000 + i, 8, i, true))
 }
 
 fn defragmentation() -> bool {
@@ -198,7 +198,7 @@ fn defragmentation() -> bool {
 
 fn janitor() -> bool {
     let started = on_tallow(|| crate::janitor::start().is_ok());
-    let had = all(5, |i| Block::new((1 << 20) - i, 8, i, false));
+    let had = all(5, |i| obtain((1 << 20) - i, 8, i, false));
     on_tallow(crate::janitor::stop);
     started && had
 }
@@ -213,7 +213,7 @@ fn snapshots() -> bool {
 }
 
 fn fork() -> bool {
-    let Some(block) = Block::new(3000, 8, 9, false) else { return false };
+    let Some(block) = obtain(3000, 8, 9, false) else { return false };
     // SAFETY: the child works with Tallow only, and ends by `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -269,7 +269,7 @@ fn at_every_call((name, operation): Operation, plan: Plan) -> (u64, u64) {
 fn every_operation_is_refused_at_every_call() {
     let _alone = alone();
     // What the process needs once.
-    Block::new(100, 8, 1, false).expect("memory").free();
+    obtain(100, 8, 1, false).expect("memory").free();
     let plans: [(&str, Plan); 3] = [
         ("one", |n, run| failing_at(n, run)),
         ("all", |n, run| failing_after(n, run)),
@@ -311,10 +311,10 @@ fn a_fork_hook_that_was_refused_is_armed_later() {
         return;
     }
     let before = refused();
-    let first = thread::spawn(|| failing_after(0, || Block::new(100, 8, 1, false).is_none()));
+    let first = thread::spawn(|| failing_after(0, || obtain(100, 8, 1, false).is_none()));
     assert!(first.join().expect("no panic"), "memory without the system");
     assert!(refused() != before);
-    Block::new(100, 8, 1, false).expect("memory").free();
+    obtain(100, 8, 1, false).expect("memory").free();
     let generation = crate::thread::generation();
     // SAFETY: the child looks at a number, and ends.
     let child = unsafe { libc::fork() };

@@ -1,10 +1,9 @@
-//! A block of Tallow's that knows what is in it.
+//! A block of Tallow's that knows what is in it. Used by the fuzz targets and by the
+//! crate's own tests of refusals, which say what `TALLOW` is, and how much of a longer
+//! block's ends is written and read (`EDGE`).
 
-use super::TALLOW;
+use super::{EDGE, TALLOW};
 use std::alloc::{GlobalAlloc, Layout};
-
-/// Blocks longer than that are written and read at their ends only.
-pub(crate) const EDGE: usize = 512;
 
 /// A block with a pattern at its ends.
 pub(crate) struct Block {
@@ -17,6 +16,7 @@ pub(crate) struct Block {
 unsafe impl Send for Block {}
 
 impl Block {
+    /// `None` when memory was refused.
     pub(crate) fn new(layout: Layout, zeroed: bool, seed: usize) -> Option<Self> {
         // SAFETY: callers give layouts with a size.
         let at = unsafe { if zeroed { TALLOW.alloc_zeroed(layout) } else { TALLOW.alloc(layout) } };
@@ -32,6 +32,7 @@ impl Block {
         Some(block)
     }
 
+    /// Calls `f` with the bytes at both ends of the first `len`.
     fn each(&self, len: usize, mut f: impl FnMut(usize, &mut u8)) {
         let head = len.min(EDGE);
         for i in (0..head).chain(len.saturating_sub(EDGE).max(head)..len) {
@@ -55,24 +56,29 @@ impl Block {
         });
     }
 
-    /// Leaves the block as it was when memory is refused.
-    pub(crate) fn resize(&mut self, size: usize) {
+    /// `false` when memory was refused, or no layout has that size: then the block is as
+    /// it was.
+    pub(crate) fn resize(&mut self, size: usize) -> bool {
         let old = self.layout;
-        let Ok(layout) = Layout::from_size_align(size, old.align()) else { return };
+        let Ok(layout) = Layout::from_size_align(size, old.align()) else { return false };
         self.check();
         // SAFETY: the block has this layout; the new one has a size and fits.
         let at = unsafe { TALLOW.realloc(self.at, old, size) };
         if at.is_null() {
-            return self.check();
+            self.check();
+            return false;
         }
         assert_eq!(at.addr() % layout.align(), 0, "{layout:?} is not aligned");
         (self.at, self.layout) = (at, layout);
-        let (kept, tail) = (old.size().min(size), old.size().saturating_sub(EDGE));
-        for i in (0..kept.min(EDGE)).chain(tail.clamp(kept.min(EDGE), kept)..kept) {
+        // What was written of the old block, as far as it was kept.
+        let kept = old.size().min(size);
+        let head = kept.min(EDGE);
+        for i in (0..head).chain(old.size().saturating_sub(EDGE).clamp(head, kept)..kept) {
             // SAFETY: the byte lies in the block, which is ours.
             assert_eq!(unsafe { *self.at.add(i) }, self.byte(i), "byte {i} was not copied");
         }
         self.fill();
+        true
     }
 
     pub(crate) fn free(self) {
