@@ -154,12 +154,13 @@ fn fill(it: &mut redis::Connection, limit_bytes: u64) -> usize {
 fn probe(it: &mut redis::Connection, keys: usize, stage: &AtomicU8) -> [Vec<f64>; 2] {
     let (mut took, mut key) = ([Vec::new(), Vec::new()], 0);
     loop {
-        let started = Instant::now();
+        // A GET belongs to the stage in which it began.
+        let (began, started) = (stage.load(Ordering::Relaxed), Instant::now());
         key = (key + 7919) % keys;
         let get = redis::cmd("GET").arg(format!("key:{key:012}")).query::<Option<Vec<u8>>>(it);
         assert!(get.is_ok(), "{get:?}");
         let us = started.elapsed().as_nanos() as f64 / 1000.0;
-        match stage.load(Ordering::Relaxed) {
+        match began {
             BEFORE => took[0].push(us),
             LOWERING => took[1].push(us),
             _ => return took,

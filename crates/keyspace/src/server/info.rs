@@ -96,6 +96,10 @@ fn clients(server: &mut Server, text: &mut String) {
     field(text, "connected_clients", server.clients.len());
     field(text, "cluster_connections", 0);
     field(text, "maxclients", server.config.maxclients);
+    // Also of those to whom nothing has happened lately.
+    for (_, client) in server.clients.iter() {
+        server.recent_max.note(client, server.clock.now_ms);
+    }
     let [largest_query, largest_output] = server.recent_max.largest(server.clock.now_ms);
     field(text, "client_recent_max_input_buffer", largest_query);
     field(text, "client_recent_max_output_buffer", largest_output);
@@ -123,9 +127,7 @@ fn stats(server: &mut Server, text: &mut String) {
     let (total, current) = server.maxmemory.exceeded_ms(server.clock.now_ms);
     field(text, "total_eviction_exceeded_time", total);
     field(text, "current_eviction_exceeded_time", current);
-    let [keys, bytes] = server.maxmemory.most_in_turn();
-    field(text, "eviction_most_keys_per_turn", keys);
-    field(text, "eviction_most_bytes_per_turn", bytes);
+    field(text, "eviction_most_keys_per_turn", server.maxmemory.most_in_turn());
     field(text, "keyspace_hits", it.keyspace_hits);
     field(text, "keyspace_misses", it.keyspace_misses);
     field(text, "pubsub_channels", server.pubsub.channels.len());

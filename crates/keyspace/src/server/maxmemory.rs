@@ -71,9 +71,9 @@ pub(crate) struct Maxmemory {
     is_working: bool,
     /// How long calls have taken in this turn,
     spent: Duration,
-    /// and how many keys and bytes were given up in it; the most that ever were.
-    turn: [u64; 2],
-    most_in_turn: [u64; 2],
+    /// and how many keys were given up in it; the most that ever were.
+    turn: u64,
+    most_in_turn: u64,
     /// Since when memory is above the limit.
     over_since_ms: Option<UnixMs>,
     /// Milliseconds that it was before.
@@ -93,8 +93,8 @@ impl Maxmemory {
             next_db: 0,
             is_working: false,
             spent: Duration::ZERO,
-            turn: [0; 2],
-            most_in_turn: [0; 2],
+            turn: 0,
+            most_in_turn: 0,
             over_since_ms: None,
             exceeded_ms: 0,
             purged_ms: 0,
@@ -108,15 +108,19 @@ impl Maxmemory {
         (self.exceeded_ms + current, current)
     }
 
-    /// The most keys and bytes that were given up in one turn of the event loop: how long a client
-    /// may have waited for it, whatever the machine does.
-    pub(crate) fn most_in_turn(&self) -> [u64; 2] {
+    /// The most keys that were given up in one turn of the event loop, since this was last
+    /// [forgotten](Self::forget_most).
+    pub(crate) fn most_in_turn(&self) -> u64 {
         self.most_in_turn
     }
 
-    fn note_given_up(&mut self, bytes: u64) {
-        self.turn = [self.turn[0] + 1, self.turn[1] + bytes];
-        self.most_in_turn = std::array::from_fn(|i| self.most_in_turn[i].max(self.turn[i]));
+    pub(crate) fn forget_most(&mut self) {
+        self.most_in_turn = 0;
+    }
+
+    fn note_given_up(&mut self) {
+        self.turn += 1;
+        self.most_in_turn = self.most_in_turn.max(self.turn);
     }
 
     fn note(&mut self, is_over: bool, now: UnixMs) {
@@ -189,7 +193,7 @@ pub(crate) fn make_room(server: &mut Server) -> Room {
 
 /// Begins a turn, and goes on with what there was no time for. Returns whether there is still more.
 pub(crate) fn go_on(server: &mut Server) -> bool {
-    (server.maxmemory.spent, server.maxmemory.turn) = (Duration::ZERO, [0; 2]);
+    (server.maxmemory.spent, server.maxmemory.turn) = (Duration::ZERO, 0);
     std::mem::take(&mut server.maxmemory.is_working) && make_room_now(server) == Room::Working
 }
 
@@ -353,7 +357,7 @@ fn give_up_some(server: &mut Server, wanted_bytes: u64) -> bool {
 fn give_up(server: &mut Server, candidate: &Candidate) -> u64 {
     let Some(mut entry) = server.dbs[candidate.db].remove(&candidate.key) else { return 0 };
     server.counters.evicted_keys += 1;
-    server.maxmemory.note_given_up(entry.shell_bytes() as u64);
+    server.maxmemory.note_given_up();
     // Of what has an inside it takes a look at memory to know.
     let bytes = match entry.rich_mut() {
         None => entry.shell_bytes() as u64,

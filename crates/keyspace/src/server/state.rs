@@ -167,6 +167,7 @@ impl Server {
         self.dbs.iter_mut().for_each(|db| db.expired_keys = 0);
         self.expire_cycle.reset_counters();
         self.defrag.reset_counters();
+        self.maxmemory.forget_most();
     }
 
     /// Gives back what is free, whichever allocator has it, and reads RSS anew: who asks for it

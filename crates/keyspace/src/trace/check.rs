@@ -5,6 +5,9 @@ use super::{MAX_KEY_BYTES, MAX_SECONDS, MAX_VALUE_BYTES, TraceReader};
 use crate::workload::Op;
 use std::io::Read;
 
+/// A line longer than the reader takes is another matter: the second reader knows no such bound.
+const MOST_BYTES: usize = 1 << 20;
+
 /// A request with nothing borrowed, and the line of the first error.
 #[derive(Debug, PartialEq, Eq)]
 struct Owned {
@@ -21,6 +24,9 @@ type Found = (Vec<Owned>, Option<u64>);
 /// # Panics
 /// If anything is wrong.
 pub fn check(data: &[u8]) {
+    if data.len() > MOST_BYTES {
+        return;
+    }
     let whole = read(data);
     assert_eq!(whole, read(Bytewise(data)), "byte by byte");
     assert_eq!(whole, read_plainly(data), "by the other reader");

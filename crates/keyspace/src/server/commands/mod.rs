@@ -264,20 +264,27 @@ pub(crate) fn execute(
     args: Args<'_>,
     stopwatch: &mut Stopwatch,
 ) {
-    let index = match find(server, client, args) {
+    let found = server.commands.find(args, client.last_command);
+    // What is done for a command before it is executed, such as making room, is its time too.
+    match &found {
+        Ok(index) => stopwatch.enter(*index, &mut server.commands),
+        Err(_) => stopwatch.stop(&mut server.commands),
+    }
+    let permitted = found.and_then(|index| permit(server, client, args, index).map(|()| index));
+    let index = match permitted {
         Ok(index) => index,
         Err(fail) => {
-            server.counters.error_replies += 1;
             if ["post", "host:"].iter().any(|it| args.at(0).eq_ignore_ascii_case(it.as_bytes())) {
                 // A browser that was talked into sending this: nothing it says counts.
                 tracing::warn!("client {} speaks HTTP: cut off", client.address);
                 client.dead = true;
             }
-            client.reply.error(&fail.to_string());
+            let text = fail.to_string();
+            client.reply.error(&text);
+            server.note_error(&text);
             return;
         }
     };
-    stopwatch.enter(index, &mut server.commands);
     let spec = server.commands.spec(index);
     client.last_command = Some(index);
     let mark = client.reply.mark();
@@ -294,9 +301,8 @@ pub(crate) fn execute(
     server.commands.note(index, failed);
 }
 
-/// The command of a request, if it may be executed.
-fn find(server: &mut Server, client: &Client, args: Args<'_>) -> Result<usize, Fail> {
-    let index = server.commands.find(args, client.last_command)?;
+/// Whether a command may be executed.
+fn permit(server: &mut Server, client: &Client, args: Args<'_>, index: usize) -> Result<(), Fail> {
     let spec = server.commands.spec(index);
     if !spec.takes(args.len()) {
         server.commands.note_rejected(index);
@@ -314,5 +320,5 @@ fn find(server: &mut Server, client: &Client, args: Args<'_>) -> Result<usize, F
         server.commands.note_rejected(index);
         return Err(fail);
     }
-    Ok(index)
+    Ok(())
 }

@@ -5,25 +5,24 @@
 //!   level 1:  64 slots of 1 s        (65 s)
 //!   level 2:  64 slots of 65 s       (70 min)  ... level 5: 34 years
 //! ```
-//! Redis draws keys at random and repeats while many of them have expired, so that up to a tenth
-//! of the keys with a TTL may be dead and hold memory. A wheel (Varghese and Lauck, 1987) knows
-//! which ones are due, at a cost per key that does not depend on how many there are.
+//! Redis goes round the keys that expire, twenty at a time, and repeats while many of them have
+//! expired, so that up to a tenth of the keys with a TTL may be dead and hold memory. A wheel
+//! (Varghese and Lauck, 1987) knows which ones are due, at a cost per key that does not depend on
+//! how many there are.
 //!
 //! # Chosen by measuring
-//! `cargo bench -p keyspace --bench expiry -- --keys 500000 --rounds 5` runs three ways on the same
+//! `cargo bench -p keyspace --bench expiry -- --keys 500000 --rounds 3` runs three ways on the same
 //! keys ([`trial`](super::trial)): three quarters of them live for a second to two minutes, come as
 //! fast as they expire, and the loop turns 100 times a second; then four fifths expire at once.
 //!
-//! | | dead keys, mean and most | ns to expire | ns to set | index bytes a key | burst is over after |
-//! |---|---|---|---|---|---|
-//! | this wheel | 0.01 %, 0.02 % | 2770 | 1240 | 8.3 | 0.9 s |
-//! | sampling, as Redis | 26 %, 27 % | 2550 | 510 | 12.5 | never: it stops at a tenth |
-//! | ordered buckets of 16 ms | 0.01 %, 0.02 % | 1660 | 1570 | 30 | 0.9 s |
+//! | | dead keys, mean and most | ns to expire | ns to set | index bytes a key | burst is over after | longest slice |
+//! |---|---|---|---|---|---|---|
+//! | this wheel | 0.01 %, 0.02 % | 980 | 490 | 8.3 | 0.5 s | 0.6 ms |
+//! | sampling, as Redis | 16 %, 17 % | 1490 | 400 | 14.1 | never: it stops at a tenth | 25 ms |
+//! | ordered buckets of 16 ms | 0.01 %, 0.02 % | 660 | 610 | 30.0 | 0.3 s | 0.6 ms |
 //!
-//! (The least of five rounds on a machine with much else to do: the order of the times is not sure, in
-//! an earlier run of a million keys to expire one took 1760, 3400 and 2220 ns; the longest slice was 8
-//! ms for all three, which is others' turn on the processor. A busier loop lets sampling work more
-//! often and leaves fewer dead.) The wheel looks at a key once more for each level that it comes down,
+//! (The least of three rounds with nothing beside them. A busier loop lets sampling work more often
+//! and leaves fewer dead.) The wheel looks at a key once more for each level that it comes down,
 //! where buckets look once; but buckets of keys that live for days hold one item each, and that
 //! memory is the reason against them.
 //!

@@ -4,9 +4,10 @@
 //! one of three ways removes them from the same table:
 //!
 //! - the wheel: a database as the server has it, with the slices of its cycle;
-//! - sampling, as Redis 7.0 does it: ten times a second twenty keys are drawn, and again while more
-//!   than a tenth of them had expired, for at most a quarter of the time; a millisecond between two
-//!   turns of the loop while many are believed dead. Its list of keys that expire has 8 bytes a key
+//! - sampling, as Redis does it since 6.0: ten times a second the next twenty keys of the table of
+//!   those that expire are looked at, where the last look ended, and again while more than a tenth
+//!   of them had expired, for at most a quarter of the time; a millisecond between two turns of the
+//!   loop while many are believed dead. Its list of keys that expire has 8 bytes a key, in no order,
 //!   and cannot forget a key that is deleted, which Redis's own table can, for four times as much;
 //! - ordered buckets: a `BTreeMap` from time, in steps of the wheel's 16 ms, to hashes of keys.
 
@@ -272,7 +273,10 @@ impl Plain {
 #[derive(Default)]
 struct Sampling {
     keys: Plain,
+    /// In no order, as in a hash table.
     expiring: Vec<u64>,
+    /// Where the next look begins.
+    cursor: usize,
     rng: Option<Pcg64Mcg>,
     turns: u32,
     /// What is believed to be dead, in percent: a running mean.
@@ -290,11 +294,11 @@ impl Sampling {
         let (started, mut loops, mut removed, mut sampled) = (Instant::now(), 0, 0, 0);
         self.was_cut_short = false;
         loop {
-            let rng = self.rng.get_or_insert_with(|| Pcg64Mcg::seed_from_u64(1));
             let count = Self::KEYS_PER_LOOP.min(self.expiring.len());
             let mut expired = 0;
             for _ in 0..count {
-                let at = rng.random_range(0..self.expiring.len());
+                let at = if self.cursor < self.expiring.len() { self.cursor } else { 0 };
+                self.cursor = at + 1;
                 if self.keys.remove_due(self.expiring[at], now) {
                     self.expiring.swap_remove(at);
                     expired += 1;
@@ -321,6 +325,9 @@ impl Way for Sampling {
     fn set(&mut self, key: &[u8], at: UnixMs, _: UnixMs) {
         let hash = self.keys.set(key, at);
         self.expiring.push(hash);
+        let rng = self.rng.get_or_insert_with(|| Pcg64Mcg::seed_from_u64(1));
+        let (last, place) = (self.expiring.len() - 1, rng.random_range(0..self.expiring.len()));
+        self.expiring.swap(last, place);
     }
 
     fn turn(&mut self, now: UnixMs, took: &mut impl FnMut(Duration)) -> u64 {

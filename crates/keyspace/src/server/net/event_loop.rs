@@ -190,6 +190,8 @@ impl EventLoop {
                     }
                 }
             }
+            // Replies do not wait for what nobody waits for.
+            self.write_all();
             due = self.work(is_idle);
             if self.next_tick <= Instant::now() {
                 self.tick();

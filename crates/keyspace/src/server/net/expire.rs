@@ -1,8 +1,8 @@
 //! The active expiry cycle: removes keys whose time has come, in slices.
 //!
-//! Redis draws twenty keys that expire, at random, and draws again while more than a tenth of them
-//! had expired: so it knows neither when it is done nor where the others are, and lets a tenth of
-//! the keys with an expiry lie dead. The wheel ([`db::expiry`](crate::server::db::expiry)) hands out
+//! Redis looks at the next twenty keys of those that expire, wherever the last look ended, and goes
+//! on while more than a tenth of them had expired: so it knows neither when it is done nor where
+//! the others are, and lets a tenth of the keys with an expiry lie dead. The wheel ([`db::expiry`](crate::server::db::expiry)) hands out
 //! exactly those that are due, so a turn of the event loop takes what has come up since the last
 //! one, mostly nothing.
 //!

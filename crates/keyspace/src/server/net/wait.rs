@@ -5,7 +5,8 @@
 //! `send`, which has to interrupt another core: a server that sleeps between any two requests slows
 //! its clients down, the more the faster it is itself. So the loop asks for events again and again
 //! for [`LOOK`], if that was of use lately. Where it is not it is left alone for longer and longer: at
-//! rest and under light load the loop sleeps as before.
+//! rest the loop sleeps as before. A client that comes back within [`LOOK`] again and again keeps
+//! one core busy, though it alone could be served with less.
 
 use mio::{Events, Poll};
 use std::io;
@@ -37,10 +38,11 @@ impl Watch {
         &mut self,
         poll: &mut Poll,
         events: &mut Events,
-        timeout: Duration,
+        mut timeout: Duration,
     ) -> io::Result<()> {
         if !timeout.is_zero() && self.looks() {
-            let until = Instant::now() + LOOK.min(timeout);
+            let started = Instant::now();
+            let until = started + LOOK.min(timeout);
             loop {
                 poll.poll(events, Some(Duration::ZERO))?;
                 let came = !events.is_empty();
@@ -49,7 +51,8 @@ impl Watch {
                     break;
                 }
             }
-            if !events.is_empty() {
+            timeout = timeout.saturating_sub(started.elapsed());
+            if !events.is_empty() || timeout.is_zero() {
                 return Ok(());
             }
         }
