@@ -84,10 +84,19 @@ impl Ceiling {
         }
     }
 
-    /// Sets the number, unless limits have been set since `seen`; whether it did (E1).
-    pub(crate) fn raise(&self, seen: Seen, bytes: usize) -> bool {
-        let next = seen.0 & !OPEN | bytes.min(OPEN - 1);
-        // Relaxed: a number of its own.
-        self.0.compare_exchange(seen.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// Sets the number, unless limits have been set since `seen`; whether it did (E1). What
+    /// another look at the same limits has found meanwhile gives way.
+    pub(crate) fn raise(&self, mut seen: Seen, bytes: usize) -> bool {
+        let limits = seen.0 & !OPEN;
+        let next = limits | bytes.min(OPEN - 1);
+        loop {
+            // Relaxed: a number of its own.
+            let set = self.0.compare_exchange(seen.0, next, Ordering::Relaxed, Ordering::Relaxed);
+            match set {
+                Ok(_) => return true,
+                Err(now) if now & !OPEN == limits => seen = Seen(now),
+                Err(_) => return false,
+            }
+        }
     }
 }

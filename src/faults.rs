@@ -13,6 +13,7 @@ mod operations;
 use self::block::Block;
 use crate::Tallow;
 use crate::arena::CENTRAL;
+use crate::config::HARDENED;
 use crate::defrag::{Defrag, Mover, Relocate, Settings, Visit};
 use crate::os::fake::{failing_after, failing_at};
 use crate::segment::{Entry, Segment};
@@ -329,7 +330,7 @@ fn evacuating_slabs() -> u64 {
 
 /// Runs a pass under each plan; then memory can be had back, and a pass goes well.
 fn passes_that_fail(once: bool, plan: impl Fn(u64, &mut dyn FnMut())) {
-    let kept = Sparse::new();
+    let (kept, mut refusals) = (Sparse::new(), 0);
     for n in (0..20).chain((20..200).step_by(37)) {
         crate::purge();
         let mut data = Sparse::new();
@@ -338,7 +339,7 @@ fn passes_that_fail(once: bool, plan: impl Fn(u64, &mut dyn FnMut())) {
         let mut worked = false;
         plan(n, &mut || worked = data.pass(&mut defrag).1);
         assert!(worked, "call {n}: {:?}", defrag.last_outcome());
-        assert!(n > 0 || crate::os::calls().failed > failed, "no call was refused");
+        refusals += crate::os::calls().failed - failed;
         assert_eq!(evacuating_slabs(), 0);
         let after = crate::stats();
         assert_eq!(after.requested_bytes, before.requested_bytes, "call {n}");
@@ -355,6 +356,8 @@ fn passes_that_fail(once: bool, plan: impl Fn(u64, &mut dyn FnMut())) {
         assert!(again.pass(&mut defrag).1);
         data.check();
     }
+    // Hardened, audits read a file, and take most of the numbers.
+    assert!(refusals > if HARDENED { 0 } else { 5 }, "hardly a call was refused: {refusals}");
     kept.check();
 }
 
@@ -402,5 +405,6 @@ fn a_pass_for_which_there_is_no_memory_does_nothing() {
         data.pass(&mut defrag);
         assert!(defrag.last_outcome().is_some());
     }
-    assert!(idle > 0 && active > 0, "{idle} idle, {active} active");
+    // Hardened, what is freed is not lent again while the system refuses to unguard it.
+    assert!(idle > 0 && (active > 0 || HARDENED), "{idle} idle, {active} active");
 }

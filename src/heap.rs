@@ -246,8 +246,6 @@ unsafe fn free_block(block: *mut u8, layout: Layout) {
     if HARDENED && is_block_of(block.as_ptr(), size) {
         // SAFETY: a block of that size, by the books.
         unsafe { harden::check_canary(block.as_ptr(), size, in_pages(size)) };
-        // SAFETY: as above; it is used no more.
-        unsafe { harden::clear(block.as_ptr(), size) };
     }
     // What is no block is found out below, and not written to.
     if SETTINGS.fill().is_some()
@@ -423,6 +421,9 @@ pub(crate) unsafe fn reallocate_unsized(
 pub(crate) fn purge() -> usize {
     with_cache(crate::thread::Cache::recall_all);
     CENTRAL.disown_all();
+    if HARDENED {
+        CENTRAL.large.release_stuck(&CENTRAL.pages);
+    }
     CENTRAL.punch_holes() + CENTRAL.huge.clear_shelf() + CENTRAL.pages.purge_all()
 }
 

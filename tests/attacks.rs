@@ -72,6 +72,8 @@ const ATTACKS: &[Attack] = &[
     with(SAMPLES, row("use after free, read, sampled", read_after_free, GoesOn("secret"), Fault("use after free: read"))),
     with(SAMPLES, row("use after free, write, sampled", write_after_free, WENT_ON, Fault("use after free: write"))),
     row("use after free, huge", read_huge_after_free, WENT_ON, Fault("")),
+    row("use after free, read, large", read_large_after_free, GoesOn("secret"), GoesOn("secret")),
+    with(ZEROS, row("use after free, read, large, zero on free", read_large_after_free, GoesOn("secret"), GoesOn("nothing"))),
     row("double free", double_free, Later(DOUBLE), AtOnce(DOUBLE)),
     row("double free by another thread", double_free_elsewhere, AtOnce(DOUBLE), AtOnce(DOUBLE)),
     row("double free after reuse", double_free_after_reuse, Later(DOUBLE), AtOnce(DOUBLE)),
@@ -203,6 +205,13 @@ fn write_after_free() {
     for _ in 0..2000 {
         take(96);
     }
+}
+
+fn read_large_after_free() {
+    let block = take(200_000);
+    write(block, 100_000, SECRET);
+    give(block, 200_000);
+    tell(read(block, 100_000));
 }
 
 fn read_huge_after_free() {

@@ -100,13 +100,6 @@ pub(crate) struct Request {
     pub(crate) counted: bool,
 }
 
-/// What a block was that has been freed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Gone {
-    pub(crate) size: usize,
-    pub(crate) counted: bool,
-}
-
 fn place_bytes() -> usize {
     SMALL_MAX_BYTES.next_multiple_of(os::page_bytes())
 }
@@ -166,44 +159,29 @@ impl Guarded {
         Some(at(address))
     }
 
-    /// Takes the block at `address` back; `None` when it is in no place. Aborts when
-    /// it is not a block, or was written beside. Calls the OS.
+    /// Whether an address lies in a place, or on a guard.
+    pub(crate) fn has(&self, address: usize) -> bool {
+        self.find(address).is_some()
+    }
+
+    /// Takes the block at `address` back, of `size` bytes if that was counted. Aborts when
+    /// it is not a block, not one of that size, or was written beside. Calls the OS.
     #[cold]
-    pub(crate) fn free(&self, address: usize, size: Option<usize>) -> Option<Gone> {
-        let (index, end) = self.find(address)?;
+    pub(crate) fn free(&self, address: usize, size: Option<usize>) {
         let trace = Trace::here();
+        let Some((index, end)) = self.find(address) else { return };
         let mut shared = self.shared.lock();
-        let place = self.place(index)?.as_ptr();
+        let Some(place) = self.place(index) else { return };
         // SAFETY: under the lock.
-        let it = unsafe { &mut *place };
-        if it.state != State::Held || it.address != address {
-            let freed = size.unwrap_or(0);
-            let what = match it.state {
-                State::Freed if it.address == address => {
-                    Corruption::DoubleFree { address, region_bytes: it.region_bytes }
-                }
-                State::Held => Corruption::Interior { address, region_bytes: it.region_bytes },
-                _ => Corruption::Foreign { address, size: freed },
-            };
-            report(what, it, &trace);
-        }
-        if size.is_some() != it.counted || size.is_some_and(|size| size != it.size) {
-            let freed_bytes = size.unwrap_or(0);
-            report(Corruption::Size { address, freed_bytes }, it, &trace);
+        let it = unsafe { place.read() };
+        if let Some(what) = it.objection(address, size, end) {
+            // Without the lock: what runs while the program ends may allocate.
+            drop(shared);
+            report(what, &it, &trace);
         }
         let (first, bytes) = pages_of(end, address);
-        let untouched = |from: usize, to: usize| {
-            // SAFETY: accessible pages of this place.
-            (from..to).all(|byte| unsafe { at(byte).as_ptr().read() } == FILLER)
-        };
-        if !untouched(address + it.size, end) {
-            report(Corruption::Overflow { address, size: it.size }, it, &trace);
-        }
-        if !untouched(first, address) {
-            report(Corruption::Underflow { address, size: it.size }, it, &trace);
-        }
-        it.state = State::Freed;
-        it.freed = trace;
+        // SAFETY: as above.
+        unsafe { place.write(Place { state: State::Freed, freed: trace, ..it }) };
         // SAFETY: the place is nobody's now. Purged first: it needs no access.
         unsafe {
             os::purge(at(first), bytes);
@@ -215,7 +193,6 @@ impl Guarded {
         let last = (shared.first + shared.free_count) % GUARD_SLOTS;
         shared.free[last] = index as u16;
         shared.free_count += 1;
-        Some(Gone { size: it.size, counted: it.counted })
     }
 
     /// Bytes of the block at `address`; `None` when it is none.
@@ -367,6 +344,31 @@ fn table_bytes() -> usize {
 }
 
 impl Place {
+    /// What is wrong with giving the block at `address` back, where the place ends at `end`.
+    fn objection(&self, address: usize, size: Option<usize>, end: usize) -> Option<Corruption> {
+        let (region_bytes, freed_bytes) = (self.region_bytes, size.unwrap_or(0));
+        match self.state {
+            State::Held if self.address == address => {}
+            State::Freed if self.address == address => {
+                return Some(Corruption::DoubleFree { address, region_bytes });
+            }
+            State::Held => return Some(Corruption::Interior { address, region_bytes }),
+            _ => return Some(Corruption::Foreign { address, size: freed_bytes }),
+        }
+        if size.is_some() != self.counted || size.is_some_and(|size| size != self.size) {
+            return Some(Corruption::Size { address, freed_bytes });
+        }
+        let untouched = |from: usize, to: usize| {
+            // SAFETY: accessible pages of this place.
+            (from..to).all(|byte| unsafe { at(byte).as_ptr().read() } == FILLER)
+        };
+        if !untouched(address + self.size, end) {
+            return Some(Corruption::Overflow { address, size: self.size });
+        }
+        let (first, _) = pages_of(end, address);
+        (!untouched(first, address)).then_some(Corruption::Underflow { address, size: self.size })
+    }
+
     fn write_traces(&self) {
         self.allocated.write("allocated");
         if self.state == State::Freed {

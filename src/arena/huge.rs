@@ -61,16 +61,31 @@ fn fresh(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     Some(at)
 }
 
-/// Moves a block to a mapping of another size, with its guards. The old ones go.
+/// Gives a block another size, with guards: a smaller one stays where it is, a larger one
+/// moves, and its old guards go.
 ///
 /// # Safety
 /// A whole block, which is the caller's.
 unsafe fn move_guarded(at: NonNull<u8>, bytes: usize, to: usize) -> Option<NonNull<u8>> {
-    let (page, place) = (os::page_bytes(), os::reserve_guarded(to, os::page_bytes())?);
-    // SAFETY: the caller's promise; the place is fresh. A smaller one takes the start.
+    let page = os::page_bytes();
+    if to < bytes {
+        // SAFETY: the first page that is given up becomes the guard; the rest, and the
+        // old guard behind it, go.
+        unsafe {
+            os::protect(at.add(to), page, os::Access::None);
+            os::release(at.add(to + page), bytes - to);
+        }
+        return Some(at);
+    }
+    let place = os::reserve_guarded(to, page)?;
+    // SAFETY: the caller's promise; the place is fresh.
     if unsafe { os::remap_onto(at, bytes, place, to) }.is_none() {
-        // SAFETY: nobody uses it.
-        unsafe { os::release_guarded(place, to) };
+        // The place between the guards may be gone, and another's by now: it is lost.
+        // SAFETY: the guards are there, and nobody's.
+        unsafe {
+            os::release(place.sub(page), page);
+            os::release(place.add(to), page);
+        }
         return None;
     }
     // SAFETY: the old block's guards, between which nothing is left.

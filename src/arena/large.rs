@@ -7,7 +7,8 @@ use crate::lock::Lock;
 use crate::os::{self, Access};
 use crate::pages::{Extent, PageHeap, pages_for};
 use crate::segment::{Entry, Segment, guard_pages};
-use core::ptr::NonNull;
+use crate::settings::{Poison, SETTINGS};
+use core::ptr::{self, NonNull};
 
 /// How many large blocks there are, and what they take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +19,23 @@ pub(crate) struct BlockBooks {
 
 /// The large blocks. The lock makes page map and books change together.
 pub(crate) struct Large {
-    books: Lock<BlockBooks>,
+    state: Lock<State>,
+}
+
+struct State {
+    books: BlockBooks,
+    /// Hardened: freed blocks whose guards the system did not make accessible. They
+    /// count as blocks until it does.
+    stuck: *mut Stuck,
+}
+
+// SAFETY: the list is used under the lock.
+unsafe impl Send for State {}
+
+/// What lies at the start of such a block.
+struct Stuck {
+    next: *mut Self,
+    pages: usize,
 }
 
 /// Whether blocks of this layout are large: too big or too strictly aligned
@@ -35,13 +52,14 @@ fn block_pages(size: usize) -> usize {
 
 impl Large {
     pub(crate) const fn new() -> Self {
-        Self { books: Lock::new(BlockBooks { count: 0, bytes: 0 }) }
+        let books = BlockBooks { count: 0, bytes: 0 };
+        Self { state: Lock::new(State { books, stuck: ptr::null_mut() }) }
     }
 
     /// A block of `size` bytes; `None` when memory is out. May call the OS.
     pub(crate) fn allocate(&self, heap: &PageHeap, size: usize, align: usize) -> Option<Extent> {
         let pages = block_pages(size);
-        let mut books = self.books.lock();
+        let books = &mut self.state.lock().books;
         let extent = if HARDENED {
             guarded(heap, pages, align)?
         } else {
@@ -60,14 +78,21 @@ impl Large {
     /// # Safety
     /// Nobody uses the block any more.
     pub(crate) unsafe fn free(&self, heap: &PageHeap, at: NonNull<u8>, size: usize) {
-        let mut books = self.books.lock();
-        let (segment, first, pages) = find(at, size);
-        segment.set_entry(first, 1, Entry::None);
-        books.count -= 1;
-        books.bytes -= pages << LG_PAGE;
-        let (run, lent) = if HARDENED { unguarded(segment, first, pages) } else { (at, pages) };
-        // SAFETY: the run was lent for this block; its entry is empty now.
-        unsafe { heap.free(run, lent) };
+        let mut state = self.state.lock();
+        let (_, _, pages) = find(at, size);
+        if HARDENED {
+            if state.is_stuck(at) {
+                os::abort(Corruption::Foreign { address: at.addr().get(), size });
+            }
+            state.release_stuck(heap);
+        }
+        // SAFETY: the block's pages, which nobody uses any more.
+        unsafe { state.give_up(heap, at, pages) };
+    }
+
+    /// Hardened: tries again to give back what could not be.
+    pub(crate) fn release_stuck(&self, heap: &PageHeap) {
+        self.state.lock().release_stuck(heap);
     }
 
     /// Makes a block larger or smaller where it is, if that can be.
@@ -82,7 +107,7 @@ impl Large {
         new: usize,
     ) -> bool {
         let to = block_pages(new);
-        let mut books = self.books.lock();
+        let books = &mut self.state.lock().books;
         let (segment, first, pages) = find(at, old);
         if HARDENED && to != pages {
             if !move_guard(heap, segment, first, pages, to) {
@@ -103,25 +128,78 @@ impl Large {
     }
 
     pub(crate) fn books(&self) -> BlockBooks {
-        *self.books.lock()
+        self.state.lock().books
     }
 
     /// # Safety
     /// The caller holds the lock by [`Large::raw_lock`].
     pub(crate) unsafe fn books_held(&self) -> BlockBooks {
         // SAFETY: the caller's promise.
-        unsafe { *self.books.value_held() }
+        unsafe { self.state.value_held() }.books
     }
 
     pub(crate) fn raw_lock(&self) {
-        self.books.raw_lock();
+        self.state.raw_lock();
     }
 
     /// # Safety
     /// The caller holds the lock by [`Large::raw_lock`].
     pub(crate) unsafe fn raw_unlock(&self) {
         // SAFETY: the caller's promise.
-        unsafe { self.books.raw_unlock() }
+        unsafe { self.state.raw_unlock() }
+    }
+}
+
+impl State {
+    fn is_stuck(&self, at: NonNull<u8>) -> bool {
+        let mut stuck = self.stuck;
+        // SAFETY: blocks in the list are whole, and nobody's.
+        while let Some(it) = unsafe { stuck.as_ref() } {
+            if stuck.addr() == at.addr().get() {
+                return true;
+            }
+            stuck = it.next;
+        }
+        false
+    }
+
+    fn release_stuck(&mut self, heap: &PageHeap) {
+        let mut stuck = core::mem::replace(&mut self.stuck, ptr::null_mut());
+        while let Some(at) = NonNull::new(stuck) {
+            // SAFETY: as above.
+            let it = unsafe { at.read() };
+            stuck = it.next;
+            // SAFETY: as above; it is in the list no more.
+            unsafe { self.give_up(heap, at.cast(), it.pages) };
+        }
+    }
+
+    /// Gives the pages of a block back, with its guards, if it has some. What the system
+    /// does not make accessible cannot be lent again, and waits in the list.
+    ///
+    /// # Safety
+    /// A block of so many pages, which nobody uses any more, and which is in no list.
+    unsafe fn give_up(&mut self, heap: &PageHeap, at: NonNull<u8>, pages: usize) {
+        let address = at.addr().get();
+        let Some(segment) = Segment::find(address) else { return };
+        let first = Segment::page_of(address);
+        if HARDENED {
+            // SAFETY: the caller's promise.
+            unsafe { clear(at, pages) };
+            if !unguard(segment, first, pages) {
+                let stuck = at.cast::<Stuck>();
+                // SAFETY: the block is larger than that, and aligned to a page.
+                unsafe { stuck.write(Stuck { next: self.stuck, pages }) };
+                self.stuck = stuck.as_ptr();
+                return;
+            }
+        }
+        segment.set_entry(first, 1, Entry::None);
+        self.books.count -= 1;
+        self.books.bytes -= pages << LG_PAGE;
+        let (run, lent) = (segment.page_at(first - guard_pages()), pages + 2 * guard_pages());
+        // SAFETY: the run was lent for this block; its entry is empty now.
+        unsafe { heap.free(run, lent) };
     }
 }
 
@@ -142,23 +220,32 @@ fn guarded(heap: &PageHeap, pages: usize, align: usize) -> Option<Extent> {
     Some(Extent { start: segment.page_at(first), zeroed: whole.zeroed })
 }
 
-/// The run of a block with its guards, which are pages like others again.
-fn unguarded(segment: &Segment, first: usize, pages: usize) -> (NonNull<u8>, usize) {
-    let guard = guard_pages();
-    set_guard(segment, first - guard, Access::All);
-    set_guard(segment, first + pages, Access::All);
-    (segment.page_at(first - guard), pages + 2 * guard)
+/// Makes both guards of a block accessible; `false` if the system refuses.
+fn unguard(segment: &Segment, first: usize, pages: usize) -> bool {
+    set_guard(segment, first - guard_pages(), Access::All)
+        && set_guard(segment, first + pages, Access::All)
 }
 
-/// Makes a guard's pages accessible or not. Where the system refuses, for too many
-/// mappings, the pages are there without being guarded.
-fn set_guard(segment: &Segment, page: usize, access: Access) {
+/// Makes a guard's pages accessible or not; `false` if the system refuses, for too many
+/// mappings. A guard that was to be made is there then without guarding.
+fn set_guard(segment: &Segment, page: usize, access: Access) -> bool {
     // SAFETY: the pages are lent to the block of which they are the guard.
-    unsafe { os::protect(segment.page_at(page), guard_pages() << LG_PAGE, access) };
+    unsafe { os::protect(segment.page_at(page), guard_pages() << LG_PAGE, access) }
 }
 
-/// Gives a block another number of pages, its guard behind them. A block that cannot
-/// grow stays as it was.
+/// Overwrites pages that are given up, if that is wanted.
+///
+/// # Safety
+/// They are the caller's, and nobody needs what they hold.
+unsafe fn clear(at: NonNull<u8>, pages: usize) {
+    if SETTINGS.poison() == Poison::Zero {
+        // SAFETY: the caller's promise.
+        unsafe { at.write_bytes(0, pages << LG_PAGE) };
+    }
+}
+
+/// Gives a block another number of pages, its guard behind them. `false`: it stays as it
+/// was.
 fn move_guard(heap: &PageHeap, segment: &Segment, first: usize, pages: usize, to: usize) -> bool {
     let guard = guard_pages();
     let (run, lent) = (segment.page_at(first), pages + guard);
@@ -166,10 +253,21 @@ fn move_guard(heap: &PageHeap, segment: &Segment, first: usize, pages: usize, to
     if to > pages && !unsafe { heap.extend(run, lent, to + guard) } {
         return false;
     }
-    set_guard(segment, first + pages, Access::All);
-    set_guard(segment, first + to, Access::None);
+    // Before anything else: what stays inaccessible can be neither used nor lent.
+    if !set_guard(segment, first + pages, Access::All) {
+        if to > pages {
+            // SAFETY: what was gained just now.
+            unsafe { heap.free(segment.page_at(first + pages + guard), to - pages) };
+        }
+        return false;
+    }
     if to < pages {
         // SAFETY: the tail is part of the run, and is given up here.
+        unsafe { clear(segment.page_at(first + to), pages - to) };
+    }
+    set_guard(segment, first + to, Access::None);
+    if to < pages {
+        // SAFETY: as above.
         unsafe { heap.free(segment.page_at(first + to + guard), pages - to) };
     }
     true

@@ -327,31 +327,21 @@ pub(super) fn sample<const COUNTED: bool>(
 #[cold]
 #[inline(never)]
 pub(super) fn free_sampled(cache: &Cache, block: *mut u8, size: Option<usize>) -> bool {
-    match GUARDED.free(block.addr(), size) {
-        Some(gone) => {
-            if gone.counted {
-                cache.request(gone.size, 0);
-            }
-            true
-        }
-        None => false,
+    if !GUARDED.has(block.addr()) {
+        return false;
     }
+    // Before the block counts as free: requested <= allocated (thread, T5). A wrong size
+    // ends the program.
+    if let Some(size) = size {
+        cache.request(size, 0);
+    }
+    GUARDED.free(block.addr(), size);
+    true
 }
 
 /// Bytes of the sampled block at `address`.
 pub(super) fn sampled_bytes(address: usize) -> Option<usize> {
     GUARDED.usable_bytes(address)
-}
-
-/// Overwrites a large or huge block that is freed, if that is wanted.
-///
-/// # Safety
-/// It has `size` bytes, which nobody needs.
-pub(super) unsafe fn clear(block: *mut u8, size: usize) {
-    if SETTINGS.poison() == Poison::Zero {
-        // SAFETY: the caller's promise.
-        unsafe { block.write_bytes(0, size) };
-    }
 }
 
 /// Has accesses to guard pages told of, from the first block on that has some.
@@ -385,7 +375,9 @@ fn large_near(address: usize) -> Option<(usize, usize)> {
         _ => None,
     };
     let behind = (1..=page).find_map(|n| large(page - n));
-    let behind = behind.filter(|&(first, pages)| page < first + pages + guard);
+    let on_guard =
+        |&(first, pages): &(usize, usize)| (first + pages..first + pages + guard).contains(&page);
+    let behind = behind.filter(on_guard);
     let before = || (1..=guard).find_map(|n| large(page + n));
     let (first, pages) = behind.or_else(before)?;
     Some((segment.page_at(first).addr().get(), pages * PAGE_BYTES))

@@ -2,7 +2,7 @@
 //! tells of them, and then lets the one that was there before go on.
 
 use crate::sync::Ordering;
-use crate::sync::unwatched::{AtomicBool, AtomicU32, AtomicUsize};
+use crate::sync::unwatched::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
@@ -31,23 +31,32 @@ pub(crate) type Teller = fn(address: usize, wanted: Wanted);
 
 /// The handlers that were there before, written once, before ours is in place.
 struct Before(UnsafeCell<[MaybeUninit<libc::sigaction>; 2]>);
-// SAFETY: written before the handler that reads it is in place.
+// SAFETY: written before the handler that reads it is in place, and never again.
 unsafe impl Sync for Before {}
 static BEFORE: Before = Before(UnsafeCell::new([const { MaybeUninit::zeroed() }; 2]));
 static TELLER: AtomicUsize = AtomicUsize::new(0);
 const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 
-/// Has `teller` called for every fault from now on. The first calls see to it that it
-/// is: Rust's own handler is put in place after the first allocations of a program.
+/// Has `teller` called for every fault from now on. Done once: a handler that another
+/// puts in the place of ours later is left there, and calls ours or does not. (A process
+/// that another thread forks in the midst of it may be without one.)
+///
+/// The first calls do nothing while there is no handler: Rust's runtime looks whether
+/// there is one, allocates, and puts its own there, which would not call ours.
 pub(crate) fn watch(teller: Teller) {
-    const CALLS: u32 = 64;
-    static SEEN: AtomicU32 = AtomicU32::new(0);
-    static LOCK: AtomicBool = AtomicBool::new(false);
-    // Relaxed: a count of its own.
-    if SEEN.load(Ordering::Relaxed) >= CALLS || LOCK.swap(true, Ordering::Acquire) {
+    const FIRST_CALLS: u32 = 16;
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    static DONE: AtomicBool = AtomicBool::new(false);
+    // Relaxed: numbers of their own.
+    if DONE.load(Ordering::Relaxed) {
         return;
     }
-    SEEN.fetch_add(1, Ordering::Relaxed);
+    let early = CALLS.fetch_add(1, Ordering::Relaxed) < FIRST_CALLS;
+    if early && handler_of(SIGNALS[0]).sa_sigaction == libc::SIG_DFL
+        || DONE.swap(true, Ordering::Relaxed)
+    {
+        return;
+    }
     // Release pairs with the Acquire in `handler`.
     TELLER.store(teller as usize, Ordering::Release);
     for (i, signal) in SIGNALS.into_iter().enumerate() {
@@ -57,49 +66,68 @@ pub(crate) fn watch(teller: Teller) {
         // Not on the stack for signals, which has no room for a backtrace: where the
         // stack itself has ended, the system ends the program without a word.
         ours.sa_flags = libc::SA_SIGINFO;
-        let mut now = ours;
-        // SAFETY: the place is valid.
-        unsafe { libc::sigaction(signal, ptr::null(), &raw mut now) };
-        if now.sa_sigaction == ours.sa_sigaction {
-            continue;
-        }
         let before = BEFORE.0.get().cast::<libc::sigaction>().wrapping_add(i);
-        // SAFETY: what was before is kept first, so that the handler finds it; one caller
-        // at a time.
+        // SAFETY: what was before is kept first, so that the handler finds it; only one
+        // caller comes here.
         unsafe {
-            before.write(now);
+            before.write(handler_of(signal));
             libc::sigaction(signal, &raw const ours, ptr::null_mut());
         }
     }
-    LOCK.store(false, Ordering::Release);
+}
+
+fn handler_of(signal: c_int) -> libc::sigaction {
+    // SAFETY: all zero is a valid value of this C structure.
+    let mut now: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the place is valid.
+    unsafe { libc::sigaction(signal, ptr::null(), &raw mut now) };
+    now
 }
 
 extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    /// Set while a handler is on its way: one that was put in place after ours may
-    /// call ours, which would call it again.
-    static BUSY: AtomicBool = AtomicBool::new(false);
-    if BUSY.swap(true, Ordering::Relaxed) {
-        // SAFETY: the action is valid.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-        return;
-    }
+    /// The thread that is telling of an access; 0 when none is.
+    static TELLS: AtomicU64 = AtomicU64::new(0);
     // Acquire pairs with the Release in `watch`.
     let teller = TELLER.load(Ordering::Acquire);
     // SAFETY: the system gives a valid one.
-    let address = unsafe { (*info).si_addr() }.addr();
-    if teller != 0 {
-        // SAFETY: `watch` stored a function of this type.
-        let teller = unsafe { core::mem::transmute::<usize, Teller>(teller) };
-        teller(address, wanted(context));
+    let (address, code) = unsafe { ((*info).si_addr().addr(), (*info).si_code) };
+    // Sent by a program, and no access.
+    let is_sent = code <= 0;
+    let me = super::thread_number();
+    // Relaxed: a number of its own.
+    match TELLS.compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => {
+            if teller != 0 && !is_sent {
+                // SAFETY: `watch` stored a function of this type.
+                let teller = unsafe { core::mem::transmute::<usize, Teller>(teller) };
+                teller(address, wanted(context));
+            }
+            // Before the next handler, which need not come back.
+            TELLS.store(0, Ordering::Relaxed);
+        }
+        Err(other) if other == me => {
+            // A fault of the telling itself.
+            // SAFETY: the action is valid.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+            return;
+        }
+        // Two at a time would be illegible: this one goes on untold.
+        Err(_) => {}
     }
     let i = usize::from(signal != SIGNALS[0]);
     // SAFETY: written by `watch`.
     let before = unsafe { *BEFORE.0.get().cast::<libc::sigaction>().wrapping_add(i) };
     match before.sa_sigaction {
+        libc::SIG_IGN if is_sent => {}
         libc::SIG_DFL | libc::SIG_IGN => {
-            // The access happens again, and ends the program as it would have.
+            // The access happens again, and ends the program as it would have; what was
+            // sent is sent again.
             // SAFETY: the action is valid.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
+            if is_sent {
+                // SAFETY: the same.
+                unsafe { libc::raise(signal) };
+            }
         }
         chained if before.sa_flags & libc::SA_SIGINFO != 0 => {
             type Full = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
@@ -113,7 +141,6 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
             chained(signal);
         }
     }
-    BUSY.store(false, Ordering::Relaxed);
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -218,12 +218,12 @@ pub(crate) unsafe fn protect(at: NonNull<u8>, bytes: usize, access: Access) -> b
 }
 
 /// Moves the memory of a range to the start of another one, without copying; the rest
-/// of that one reads as zero. The old range is given back. `None` leaves both as they
-/// were.
+/// of that one reads as zero. The old range is given back. `None` leaves the old range as
+/// it was; the other one may be gone.
 ///
 /// # Safety
-/// Both ranges lie in mappings of [`reserve`]'s and are the caller's, and nobody needs
-/// what the other one holds.
+/// Both ranges lie in mappings of [`reserve`]'s and are the caller's, the other one is not
+/// the shorter one, and nobody needs what it holds.
 pub(crate) unsafe fn remap_onto(
     at: NonNull<u8>,
     old_bytes: usize,

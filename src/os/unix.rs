@@ -39,12 +39,25 @@ pub(super) unsafe fn protect(at: NonNull<u8>, bytes: usize, access: Access) -> O
 /// the OS.
 pub(crate) fn seed() -> u64 {
     let mut bytes = [0_u8; 8];
+    if entropy(&mut bytes) {
+        return u64::from_ne_bytes(bytes) | 1;
+    }
+    // Addresses, which the system may have laid out at random.
+    ((&raw const bytes).addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1
+}
+
+/// Not all C libraries of Linux have `getentropy`.
+#[cfg(target_os = "linux")]
+fn entropy(bytes: &mut [u8; 8]) -> bool {
     // SAFETY: room for so many bytes.
-    let code = unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) };
-    let random = u64::from_ne_bytes(bytes);
-    // Where it refuses: addresses, which the system may have laid out at random.
-    let here = (&raw const bytes).addr() as u64;
-    if code == 0 { random | 1 } else { here.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 }
+    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    n == bytes.len() as isize
+}
+
+#[cfg(not(target_os = "linux"))]
+fn entropy(bytes: &mut [u8; 8]) -> bool {
+    // SAFETY: room for so many bytes.
+    unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) == 0 }
 }
 
 /// A number by which the system tells threads apart.

@@ -3,7 +3,8 @@
 //! The bit set says which regions are in the slab; those in the threads' caches are
 //! not, so it cannot tell at the call that a block is freed twice. The mark can: it
 //! is set when the region is handed to the program, and taken when it comes back.
-//! - K1: a mark is [`HELD`] or above exactly while the program holds the region.
+//! - K1: a mark is [`HELD`] or above while the program, or a mover for it, holds the
+//!   region.
 //! - K2: a region with the mark [`JUNK`] or [`ZERO`] was filled so when it was freed,
 //!   and has not been given back to the system since.
 
@@ -24,7 +25,8 @@ pub(crate) const ZERO: u8 = 2;
 pub(crate) const HELD: u8 = 0x7f;
 
 /// Of a region that the program holds as a block of `size` bytes. Sizes that differ by
-/// less than 127 have different marks, as have those that differ by 128, or its powers.
+/// less than 127 have different marks, as have those that differ by 128; of the others
+/// one in 127 has the same.
 #[inline(always)]
 pub(crate) fn held(size: usize) -> u8 {
     0x80 | (size + (size >> 7)) as u8

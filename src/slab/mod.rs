@@ -261,7 +261,7 @@ impl<P: Protocol> Slab<P> {
     /// Makes a slab of the pages at `start`: owned, all regions free.
     ///
     /// # Safety
-    /// - `node` has room for the header and, behind it, for the bits of
+    /// - `node` has room for the header and, behind it, for the bits and the marks of
     ///   `capacity` regions; only stale readers of its first word know it.
     /// - `start` is the start of the slab's pages, which the caller owns.
     #[cfg(not(loom))]

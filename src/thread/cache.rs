@@ -134,6 +134,11 @@ impl Cache {
         self.chance.draw(one_in)
     }
 
+    /// In a forked child: draws other numbers than the parent.
+    pub(super) fn reseed(&self) {
+        self.chance.reseed();
+    }
+
     /// Has the next allocation draw anew.
     pub(crate) fn forget_sample(&self) {
         self.chance.forget();

@@ -74,6 +74,13 @@ impl Chance {
         one_in == 1 || now && one_in != 0
     }
 
+    /// In a forked child: other numbers than the parent's.
+    pub(super) fn reseed(&self) {
+        if let Some(state) = self.state.first() {
+            state.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Has the next allocation draw anew: after a change of the settings.
     pub(super) fn forget(&self) {
         if let Some(left) = self.left.first() {

@@ -99,6 +99,7 @@ pub(super) unsafe extern "C" fn after_fork_in_parent() {
 pub(super) unsafe extern "C" fn after_fork_in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     let own: *const Cache = with_cache(ptr::from_ref);
+    with_cache(Cache::reseed);
     // SAFETY: the registry's lock is held, and this is the only thread.
     unsafe { record::forget_free_held() };
     each_record(|record| {
