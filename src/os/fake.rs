@@ -61,6 +61,11 @@ pub(crate) fn failing_at<R>(n: u64, f: impl FnOnce() -> R) -> R {
     with(Plan { calls_left: n, once: true }, f)
 }
 
+/// Whether the one call that this thread's plan refuses has come.
+pub(crate) fn used_up() -> bool {
+    PLAN.get().is_none()
+}
+
 /// Runs `f` with nothing refused, in the middle of a plan.
 pub(crate) fn spared<R>(f: impl FnOnce() -> R) -> R {
     let plan = PLAN.with(Cell::take);
