@@ -2,13 +2,13 @@
 //!
 //! Redis finds out where its memory went by estimating: it walks clients once a second, samples
 //! values, multiplies counts by sizes of structures. Here every block is allocated *in* an account,
-//! so the books are exact at any moment and cost one addition. What is in no account (names,
-//! listeners, the configuration, INFO's text while it is made) is the server's own; it is known by
+//! so the books are exact at any moment and cost one addition. What is in no account
+//! (listeners, the configuration, INFO's text while it is made) is the server's own; it is known by
 //! difference.
 
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
-use tallow::In;
+use tallow::{In, Purpose};
 
 tallow::account!(
     /// Keys and values, the insides of hashes and lists too.
@@ -43,13 +43,31 @@ tallow::account!(
     pub(crate) Commands = "command state"
 );
 
+tallow::account!(
+    /// What clients call themselves and their libraries.
+    pub(crate) Names = "client names"
+);
+
+/// What all clients take, but for the clients themselves: a few loads.
+pub(crate) fn client_bytes() -> u64 {
+    let accounts = [
+        Query::account(),
+        Output::account(),
+        OutputPubsub::account(),
+        Subscriptions::account(),
+        Commands::account(),
+        Names::account(),
+    ];
+    accounts.iter().map(|account| account.live_bytes()).sum()
+}
+
 /// A block of bytes of fixed length in the account `P`.
 pub(crate) type Block<P> = Box<[u8], In<P>>;
 /// A growing string of bytes in the account `P`.
 pub(crate) type Bytes<P> = Vec<u8, In<P>>;
 
 /// A block with these parts one after the other.
-pub(crate) fn block<P: tallow::Purpose, const N: usize>(parts: [&[u8]; N]) -> Block<P> {
+pub(crate) fn block<P: Purpose, const N: usize>(parts: [&[u8]; N]) -> Block<P> {
     let mut bytes = Vec::with_capacity_in(parts.iter().map(|part| part.len()).sum(), In::NEW);
     let mut at = 0;
     bytes.resize(bytes.capacity(), 0);

@@ -120,8 +120,13 @@ impl<P: Purpose> Buffer<P> {
             at += part.len();
         }
         self.len = new;
-        if new < self.room.len() {
-            self.room.truncate(new);
+        self.shrink_beyond(0);
+    }
+
+    /// Gives spare room back, if it is more than `spare_bytes`.
+    pub(crate) fn shrink_beyond(&mut self, spare_bytes: usize) {
+        if self.room.len() - self.len > spare_bytes {
+            self.room.truncate(self.len);
             self.room.shrink_to_fit();
         }
     }

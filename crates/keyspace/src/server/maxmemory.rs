@@ -27,7 +27,7 @@
 //! [`KEYS_BEYOND_TIME`]: nobody waits for a limit that was lowered by gigabytes.
 
 use super::Server;
-use super::accounts::{Commands, Dataset, Expiry, Output, OutputPubsub, Query, Tables};
+use super::accounts::{Dataset, Expiry, Tables, client_bytes};
 use super::db::evict::{Candidate, Policy, Pool};
 use super::db::{Db, UnixMs};
 use super::memory::{kernel, pulse};
@@ -159,18 +159,8 @@ impl Meter {
 
 /// What all accounts hold.
 fn account_bytes() -> u64 {
-    [
-        Dataset::account(),
-        Tables::account(),
-        Expiry::account(),
-        Query::account(),
-        Output::account(),
-        OutputPubsub::account(),
-        Commands::account(),
-    ]
-    .iter()
-    .map(|account| account.live_bytes())
-    .sum()
+    let data = [Dataset::account(), Tables::account(), Expiry::account()];
+    data.iter().map(|account| account.live_bytes()).sum::<u64>() + client_bytes()
 }
 
 /// Makes room if `maxmemory` is passed; called before each command.

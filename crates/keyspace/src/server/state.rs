@@ -9,6 +9,7 @@ use super::db::lfu::Lfu;
 use super::db::{Clock, Db};
 use super::maxmemory::Maxmemory;
 use super::memory::pulse::Pulse;
+use super::net::client::Client;
 use super::net::clients::Clients;
 use super::net::expire::ExpireCycle;
 use super::net::recent::RecentMax;
@@ -195,6 +196,12 @@ impl Server {
     /// A random number.
     pub(crate) fn random(&mut self) -> u64 {
         self.rng.random()
+    }
+
+    /// Whether a client may do what all may: it has said the password, or need not.
+    #[inline]
+    pub(crate) fn knows(&self, client: &Client) -> bool {
+        client.authenticated || !self.wants_password()
     }
 
     /// Whether clients have to say a password.

@@ -14,4 +14,5 @@ mod page;
 mod protocol;
 mod real_clients;
 mod redis_server;
+mod strangers;
 mod support;

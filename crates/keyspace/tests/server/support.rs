@@ -10,6 +10,8 @@ pub struct Server {
     child: Child,
     /// Where it listens.
     pub port: u16,
+    /// The password it was started with.
+    password: Option<String>,
 }
 
 impl Server {
@@ -26,12 +28,19 @@ impl Server {
         BufReader::new(stdout).read_line(&mut line).expect("a line");
         let port = line.split_whitespace().skip_while(|word| *word != "port").nth(1);
         let port = port.and_then(|port| port.parse().ok());
-        Self { port: port.unwrap_or_else(|| panic!("no port in {line:?}")), child }
+        let password = options.iter().skip_while(|it| **it != "--requirepass").nth(1);
+        Self {
+            port: port.unwrap_or_else(|| panic!("no port in {line:?}")),
+            child,
+            password: password.map(|it| (*it).to_owned()),
+        }
     }
 
-    /// A connection of the client library.
+    /// A connection of the client library, which has said the password.
     pub fn connect(&self) -> redis::Connection {
-        let client = redis::Client::open(("127.0.0.1", self.port)).expect("an address");
+        let password = self.password.as_ref().map_or_else(String::new, |it| format!(":{it}@"));
+        let address = format!("redis://{password}127.0.0.1:{}", self.port);
+        let client = redis::Client::open(address).expect("an address");
         client.get_connection().expect("a connection")
     }
 

@@ -2,7 +2,9 @@
 
 use super::fail::int;
 use super::flag::{FAST, LOADING, NOAUTH, STALE};
-use super::{CommandSpec, Ctx, Fail, Handled};
+use super::{CommandSpec, Ctx, Fail, Handled, client};
+use crate::server::net::limits;
+use crate::server::net::name::Name;
 use crate::server::resp::Resp;
 
 const ANY_TIME: u32 = FAST | LOADING | STALE;
@@ -87,7 +89,9 @@ fn authenticate(ctx: &mut Ctx<'_>, user: &[u8], password: &[u8]) -> Handled {
     if user != b"default" || (ctx.server.wants_password() && differs) {
         return Err(Fail::Fixed("WRONGPASS invalid username-password pair or user is disabled."));
     }
-    ctx.client.authenticated = true;
+    (ctx.client.authenticated, ctx.client.was_authenticated) = (true, true);
+    // From here on it is told what any client is, in this batch too.
+    limits::set(ctx.server, ctx.client);
     Ok(())
 }
 
@@ -125,14 +129,14 @@ fn hello(ctx: &mut Ctx<'_>) -> Handled {
             authenticate(ctx, args.at(at + 1), args.at(at + 2))?;
             at += 3;
         } else if ctx.arg_is(at, "setname") && at + 1 < args.len() {
-            name = Some(super::client::checked_name(args.at(at + 1))?);
+            name = Some(client::checked_name(client::NAMES, args.at(at + 1))?);
             at += 2;
         } else {
             let option = String::from_utf8_lossy(args.at(at)).into_owned();
             return Err(Fail::Text(format!("ERR Syntax error in HELLO option '{option}'")));
         }
     }
-    if !ctx.client.authenticated {
+    if !ctx.server.knows(ctx.client) {
         return Err(Fail::Fixed(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
              HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
@@ -168,8 +172,8 @@ fn reset(ctx: &mut Ctx<'_>) -> Handled {
     let wants_password = ctx.server.wants_password();
     let client = &mut *ctx.client;
     client.db = 0;
-    client.name.clear();
-    client.no_evict = false;
+    client.name = Name::new();
+    (client.no_evict, client.no_touch) = (false, false);
     client.reply.resp = Resp::V2;
     client.authenticated = !wants_password;
     client.reply.simple("RESET");

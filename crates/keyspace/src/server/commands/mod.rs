@@ -16,6 +16,7 @@
 //! - OBJECT ENCODING tells the nearest of Redis's words: a string that was appended to stays
 //!   `embstr` while it is short, since it stays in one block.
 //! - COMMAND tells of the commands that there are, without tips, arguments and key specifications.
+//! - A client's name, and those of its library and version, have at most 1024 bytes.
 //! - DEBUG is there without `enable-debug-command`.
 
 pub(crate) mod client;
@@ -308,7 +309,7 @@ fn permit(server: &mut Server, client: &Client, args: Args<'_>, index: usize) ->
         server.commands.note_rejected(index);
         return Err(Fail::arity(server.commands.full_name(index)));
     }
-    if !client.authenticated && !spec.is(flag::NOAUTH) {
+    if !server.knows(client) && !spec.is(flag::NOAUTH) {
         server.commands.note_rejected(index);
         return Err(Fail::NO_AUTH);
     }

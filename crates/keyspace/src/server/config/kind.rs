@@ -39,6 +39,10 @@ impl Share {
     }
 }
 
+/// The most that limits may be: they are added to other bytes, and multiplied to milliseconds.
+const MAX_LIMIT_BYTES: u64 = i64::MAX as u64;
+const MAX_LIMIT_SECONDS: u64 = i32::MAX as u64;
+
 /// The classes of clients, in the order of the configuration.
 pub(crate) const CLIENT_CLASSES: [&str; 3] = ["normal", "replica", "pubsub"];
 
@@ -194,7 +198,9 @@ fn parse_output_limits(
             name => CLIENT_CLASSES.iter().position(|class| *class == name),
         };
         let class = class.ok_or("Invalid client class specified in buffer limit configuration.")?;
-        let numbers = (parse_bytes(part[1]), parse_bytes(part[2]), part[3].parse().ok());
+        let bytes = |text| parse_bytes(text).filter(|bytes| *bytes <= MAX_LIMIT_BYTES);
+        let seconds = |text: &str| text.parse().ok().filter(|it| *it <= MAX_LIMIT_SECONDS);
+        let numbers = (bytes(part[1]), bytes(part[2]), seconds(part[3]));
         let (Some(hard_bytes), Some(soft_bytes), Some(soft_seconds)) = numbers else {
             return Err("Error in hard, soft or soft_seconds setting in buffer limit \
                         configuration."
@@ -218,5 +224,20 @@ mod tests {
         assert_eq!(parse_bytes("1kib"), None);
         assert_eq!(parse_bytes("-1"), None);
         assert_eq!(parse_bytes("99999999999gb"), None);
+    }
+
+    #[test]
+    fn limits_are_those_that_can_be_counted_with() {
+        let none = [OutputLimit::default(); 3];
+        let most = parse_output_limits("normal 9223372036854775807 1 2147483647", none);
+        assert_eq!(most.expect("the most")[0].soft_seconds, MAX_LIMIT_SECONDS);
+        for text in [
+            "normal 9223372036854775808 0 0",
+            "normal 0 9223372036854775808 0",
+            "normal 0 1 2147483648",
+            "normal 0 1 -1",
+        ] {
+            assert!(parse_output_limits(text, none).is_err(), "{text}");
+        }
     }
 }

@@ -8,9 +8,7 @@ use super::books;
 use super::pulse::Pulse;
 use crate::gauge::Allocator;
 use crate::server::Server;
-use crate::server::accounts::{
-    Commands, Expiry, Output, OutputPubsub, Query, Subscriptions, Tables,
-};
+use crate::server::accounts::{Expiry, Tables, client_bytes};
 use crate::server::net::client::Client;
 use tallow::{ClassStats, Purpose};
 
@@ -79,12 +77,8 @@ impl Sample {
         };
         server.pulse.note_used(used_bytes, server.clock.now_ms);
         let live = |account: &'static tallow::Account| account.stats().live_bytes;
-        let buffers = [Query::account(), Output::account(), OutputPubsub::account()];
         let clients = server.clients.len() as u64;
-        let clients_bytes = buffers.map(live).iter().sum::<u64>()
-            + live(Commands::account())
-            + live(Subscriptions::account())
-            + clients * size_of::<Client>() as u64;
+        let clients_bytes = client_bytes() + clients * size_of::<Client>() as u64;
         let expiry_bytes = live(Expiry::account());
         let expires: u64 = server.dbs.iter().map(|db| db.with_expiry() as u64).sum();
         let dbs = server.dbs.iter().enumerate().filter(|(_, db)| db.len() > 0);

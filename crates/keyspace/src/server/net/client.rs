@@ -1,5 +1,6 @@
 //! A client: its connection, its buffers, and what it has said about itself.
 
+use super::name::Name;
 use super::stream::Stream;
 use crate::server::accounts::Query;
 use crate::server::buffer::Buffer;
@@ -31,13 +32,15 @@ pub(crate) struct Client {
     /// The index of its database.
     pub(crate) db: usize,
     /// Its name, from CLIENT SETNAME.
-    pub(crate) name: String,
+    pub(crate) name: Name,
     /// Its library, from CLIENT SETINFO.
-    pub(crate) lib_name: String,
+    pub(crate) lib_name: Name,
     /// The version of that.
-    pub(crate) lib_version: String,
+    pub(crate) lib_version: Name,
     /// Whether it has said the password, or need not.
     pub(crate) authenticated: bool,
+    /// Whether it ever had: RESET makes it forget, and it may still be owed replies.
+    pub(crate) was_authenticated: bool,
     /// Whether it is exempt from eviction (CLIENT NO-EVICT).
     pub(crate) no_evict: bool,
     /// Whether its lookups leave no trace in the keys (CLIENT NO-TOUCH).
@@ -74,10 +77,11 @@ impl Client {
             scanner: Scanner::new(),
             reply: Reply::new(),
             db: 0,
-            name: String::new(),
-            lib_name: String::new(),
-            lib_version: String::new(),
+            name: Name::new(),
+            lib_name: Name::new(),
+            lib_version: Name::new(),
             authenticated,
+            was_authenticated: authenticated,
             no_evict: false,
             no_touch: false,
             topics: Topics::new(),
@@ -99,12 +103,13 @@ impl Client {
 
     /// Bytes it takes: buffers, and itself.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let names = [&self.address, &self.name, &self.lib_name, &self.lib_version];
+        let names = [&self.name, &self.lib_name, &self.lib_version];
         size_of::<Self>()
             + self.query.capacity()
             + self.scanner.buffer_bytes()
             + self.reply.buffer_bytes()
             + self.topics.bytes()
+            + self.address.capacity()
             + names.iter().map(|name| name.capacity()).sum::<usize>()
     }
 }

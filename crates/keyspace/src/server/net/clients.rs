@@ -1,6 +1,7 @@
 //! All clients, by the place that their events name.
 
 use super::client::Client;
+use crate::server::db::UnixMs;
 
 /// The clients, but for one that is taken out while it is served.
 #[derive(Debug)]
@@ -9,6 +10,8 @@ pub(crate) struct Clients {
     free: Vec<usize>,
     len: usize,
     next_id: u64,
+    /// When nobody was found to be cut off, though all take too much.
+    pub(super) looked_in_vain_ms: UnixMs,
     /// Places of those that are to be written to before the loop waits.
     pub(crate) to_write: Vec<usize>,
 }
@@ -16,7 +19,14 @@ pub(crate) struct Clients {
 impl Clients {
     /// None.
     pub(crate) fn new() -> Self {
-        Self { places: Vec::new(), free: Vec::new(), len: 0, next_id: 1, to_write: Vec::new() }
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+            len: 0,
+            next_id: 1,
+            looked_in_vain_ms: 0,
+            to_write: Vec::new(),
+        }
     }
 
     /// How many are connected.

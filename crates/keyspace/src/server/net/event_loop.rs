@@ -18,6 +18,7 @@ use super::wait::Watch;
 use super::{cron, expire, limits, log};
 use crate::gauge::Allocator;
 use crate::server::Server;
+use crate::server::buffer::Buffer;
 use crate::server::commands;
 use crate::server::config::Config;
 use crate::server::db::defrag;
@@ -36,6 +37,8 @@ use std::time::{Duration, Instant};
 const READ_BYTES: usize = 16 * 1024;
 /// The same inside of a long argument.
 const READ_MUCH_BYTES: usize = 256 * 1024;
+/// Written at once to a socket; the rest is for the next turn, as others are.
+const WRITE_BYTES: usize = 64 * 1024;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 1000;
 
@@ -325,9 +328,12 @@ impl EventLoop {
             }
             let is_done = client.closing && client.reply.unsent().is_empty();
             let over = client.dead || is_done;
+            let takes_more = !client.reply.unsent().is_empty() && !client.blocked_write;
             self.server.clients.put(place, client);
             if over {
                 self.close(place);
+            } else if takes_more {
+                self.server.clients.queue(place);
             }
         }
         places.clear();
@@ -347,12 +353,16 @@ impl EventLoop {
     }
 }
 
-/// Writes what the client's socket takes.
+/// Writes what the client's socket takes, and no more than [`WRITE_BYTES`]: one that takes whatever it
+/// is given would keep all others waiting.
 fn write(server: &mut Server, client: &mut Client) {
-    while !client.reply.unsent().is_empty() && !client.blocked_write {
-        match client.stream.write(client.reply.unsent()) {
+    let mut most = WRITE_BYTES;
+    while most > 0 && !client.reply.unsent().is_empty() && !client.blocked_write {
+        let unsent = client.reply.unsent();
+        match client.stream.write(&unsent[..unsent.len().min(most)]) {
             Ok(0) => client.dead = true,
             Ok(count) => {
+                most -= count;
                 server.counters.net_output_bytes += count as u64;
                 client.reply.note_sent(count, limits::KEPT_OUTPUT_BYTES);
             }
@@ -374,15 +384,12 @@ fn execute_input(server: &mut Server, client: &mut Client, input: &[u8]) {
         let used = execute(server, client, input);
         client.query.extend(&input[used..]);
     } else {
-        let mut query = mem::replace(&mut client.query, crate::server::buffer::Buffer::new());
+        let mut query = mem::replace(&mut client.query, Buffer::new());
         query.extend(input);
         let used = execute(server, client, &query);
-        if used == query.len() {
-            query.free();
-        } else if used > 0 {
-            query.consume(used);
-        }
-        client.query = query;
+        // What follows a request came with its end. It moves to a buffer of its own size: the room
+        // that a long request took would stay for as long as the next one is not whole.
+        client.query = if used > 0 { Buffer::copy_of(&query[used..]) } else { query };
     }
     limits::check(server, client);
 }
@@ -395,7 +402,7 @@ fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
     while used < bytes.len() && !client.closing && !client.dead {
         let bounds = Bounds {
             max_bulk_bytes: server.config.proto_max_bulk_len as i64,
-            is_authenticated: client.authenticated,
+            is_authenticated: server.knows(client),
         };
         let rest = &bytes[used..];
         match scanner.scan(rest, bounds) {
@@ -421,4 +428,29 @@ fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
     stopwatch.stop(&mut server.commands);
     client.scanner = scanner;
     if client.closing { bytes.len() } else { used }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::net::stream::Stream;
+
+    #[test]
+    fn a_client_that_takes_all_it_is_given_gets_so_much_at_a_time() {
+        let mut server = Server::new(Config::new(), Allocator::Tallow);
+        let (near, mut far) = UnixStream::pair().expect("a socket");
+        let mut client = Client::new(1, Stream::Unix(near), 0, true);
+        client.reply.bulk(&vec![b'x'; 1 << 20]);
+        let mut taken = vec![0; 1 << 21];
+        for turn in 1..=3 {
+            write(&mut server, &mut client);
+            assert_eq!(server.counters.net_output_bytes, turn * WRITE_BYTES as u64);
+            assert!(!client.blocked_write);
+            let mut bytes = 0;
+            while let Ok(count @ 1..) = far.read(&mut taken) {
+                bytes += count;
+            }
+            assert_eq!(bytes, WRITE_BYTES);
+        }
+    }
 }

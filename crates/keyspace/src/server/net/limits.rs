@@ -7,18 +7,24 @@
 
 use super::client::Client;
 use crate::server::Server;
-use crate::server::accounts::{Commands, Output, OutputPubsub, Query, Subscriptions};
+use crate::server::accounts::client_bytes;
 use crate::server::config::Config;
-use tallow::Purpose;
+use crate::server::config::kind::OutputLimit;
 
-/// Bounds on the query buffer of a client that has not said its password.
+/// Bounds on the buffers of a client that has not said its password. What it may leave waiting is what
+/// Redis lets it: that has 16 KiB of room in each client, and refuses a kilobyte more.
 const UNAUTHENTICATED_QUERY_BYTES: u64 = 1 << 20;
+const UNAUTHENTICATED_OUTPUT_BYTES: u64 = KEPT_OUTPUT_BYTES as u64 + 1024;
 /// Output buffers larger than this are given back once they are empty.
 pub(crate) const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
+/// The spare room that the query buffer of an idle client may have.
+const KEPT_QUERY_BYTES: usize = 4 * 1024;
 /// The least that `maxmemory-clients` means.
 const LEAST_FOR_CLIENTS_BYTES: u64 = 128 << 10;
 /// After so long without a word a client's empty buffers are given back.
 const IDLE_MS: i64 = 2000;
+/// When nobody can be cut off, for how long not to look again.
+const VAIN_MS: i64 = 100;
 
 /// Descriptors for everything but clients.
 const OTHER_DESCRIPTORS: i64 = 32;
@@ -37,7 +43,7 @@ pub(crate) fn raise_descriptors(config: &mut Config) {
 /// Looks at a client's buffers, after they have grown; marks it dead if it is over a limit.
 pub(crate) fn check(server: &mut Server, client: &mut Client) {
     let query_bytes = (client.query.len() + client.scanner.buffer_bytes()) as u64;
-    let limit = match client.authenticated {
+    let limit = match server.knows(client) {
         true => server.config.client_query_buffer_limit,
         false => UNAUTHENTICATED_QUERY_BYTES.min(server.config.client_query_buffer_limit),
     };
@@ -54,14 +60,28 @@ pub(crate) fn check(server: &mut Server, client: &mut Client) {
 /// Lets the client's reply buffer know its hard limit, so that it stops at it in the midst of a
 /// reply: before anything is executed, or sent by others.
 pub(crate) fn set(server: &Server, client: &mut Client) {
+    client.reply.set_limit(output_limit(server, client).hard_bytes);
+}
+
+/// The limit on what waits for a client. A stranger's is small in any case: errors alone would fill
+/// the memory.
+#[inline]
+fn output_limit(server: &Server, client: &Client) -> OutputLimit {
     let limit = server.config.client_output_buffer_limit[client.class()];
-    client.reply.set_limit(limit.hard_bytes);
+    if client.was_authenticated || server.knows(client) {
+        return limit;
+    }
+    let hard_bytes = match limit.hard_bytes {
+        0 => UNAUTHENTICATED_OUTPUT_BYTES,
+        bytes => bytes.min(UNAUTHENTICATED_OUTPUT_BYTES),
+    };
+    OutputLimit { hard_bytes, ..limit }
 }
 
 /// Looks at what it has not taken yet, after each reply.
 #[inline]
 pub(crate) fn check_output(server: &mut Server, client: &mut Client) {
-    let limit = server.config.client_output_buffer_limit[client.class()];
+    let limit = output_limit(server, client);
     let unsent = client.reply.unsent().len() as u64;
     let is_over = |bytes: u64| bytes != 0 && unsent > bytes;
     let too_long = if is_over(limit.soft_bytes) {
@@ -107,10 +127,15 @@ pub(crate) fn check_slow(server: &mut Server) {
 /// `maxmemory-clients`; those that said CLIENT NO-EVICT stay.
 ///
 /// Redis keeps its clients in buckets by size, brought up to date one by one. The accounts know what
-/// all of them take at any moment, so as long as that is allowed nobody has to be looked at.
+/// all of them take at any moment, so as long as that is allowed nobody has to be looked at; and
+/// if it is not, but whoever is left must stay, they are only looked at now and then.
 pub(crate) fn evict(server: &mut Server) {
     let limit = server.config.maxmemory_clients.bytes(server.config.maxmemory);
-    if limit == 0 || total_bytes(server) <= limit.max(LEAST_FOR_CLIENTS_BYTES) {
+    let now = server.clock.now_ms;
+    if limit == 0
+        || total_bytes(server) <= limit.max(LEAST_FOR_CLIENTS_BYTES)
+        || (0..VAIN_MS).contains(&(now - server.clients.looked_in_vain_ms))
+    {
         return;
     }
     // What those take that are cut off already will be free at once.
@@ -119,6 +144,9 @@ pub(crate) fn evict(server: &mut Server) {
     let evictable = living().filter(|(_, it)| !it.no_evict);
     let mut sizes: Vec<(u64, usize)> =
         evictable.map(|(place, it)| (it.memory_bytes() as u64, place)).collect();
+    if sizes.is_empty() {
+        server.clients.looked_in_vain_ms = now;
+    }
     sizes.sort_unstable();
     while sum > limit.max(LEAST_FOR_CLIENTS_BYTES)
         && let Some((bytes, place)) = sizes.pop()
@@ -135,15 +163,7 @@ pub(crate) fn evict(server: &mut Server) {
 
 /// What all clients take.
 fn total_bytes(server: &Server) -> u64 {
-    let accounts = [
-        Query::account(),
-        Output::account(),
-        OutputPubsub::account(),
-        Commands::account(),
-        Subscriptions::account(),
-    ];
-    let buffers: u64 = accounts.iter().map(|account| account.live_bytes()).sum();
-    buffers + (server.clients.len() * size_of::<Client>()) as u64
+    client_bytes() + (server.clients.len() * size_of::<Client>()) as u64
 }
 
 /// Gives back what idle clients have in reserve: a long line of idle connections should cost their
@@ -151,7 +171,12 @@ fn total_bytes(server: &Server) -> u64 {
 pub(crate) fn shrink_idle(server: &mut Server) {
     let now = server.clock.now_ms;
     for (_, client) in server.clients.iter_mut() {
-        if now - client.active_ms > IDLE_MS && client.reply.unsent().is_empty() {
+        if now - client.active_ms <= IDLE_MS {
+            continue;
+        }
+        // Half a request may be there for long; the room for all of it is made again.
+        client.query.shrink_beyond(KEPT_QUERY_BYTES);
+        if client.reply.unsent().is_empty() {
             client.reply.free();
             client.scanner.shrink();
         }
@@ -169,5 +194,47 @@ pub(crate) fn check_silence(server: &mut Server) {
         if client.topics.count() == 0 && now - client.active_ms > timeout {
             client.dead = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gauge::Allocator;
+    use crate::server::config::kind::Share;
+    use crate::server::net::stream::Stream;
+    use mio::net::UnixStream;
+
+    /// A server with these limits on clients, and clients whose query buffers are so long.
+    fn with_clients(limit_bytes: u64, each: &[(usize, bool)]) -> Server {
+        let mut server = Server::new(Config::new(), Allocator::Tallow);
+        server.config.maxmemory_clients = Share::Bytes(limit_bytes);
+        each.iter().for_each(|(bytes, no_evict)| _ = add(&mut server, *bytes, *no_evict));
+        server
+    }
+
+    fn add(server: &mut Server, bytes: usize, no_evict: bool) -> usize {
+        let (stream, _) = UnixStream::pair().expect("a socket");
+        let mut client = Client::new(1, Stream::Unix(stream), 0, true);
+        client.query.extend(&vec![0; bytes]);
+        client.no_evict = no_evict;
+        server.clients.add(Box::new(client))
+    }
+
+    #[test]
+    fn clients_that_may_not_go_are_not_looked_at_all_the_time() {
+        let mut server = with_clients(1 << 20, &[(9 << 20, true), (1000, false)]);
+        server.clock.now_ms = 1_000_000;
+        evict(&mut server);
+        assert_eq!(server.counters.evicted_clients, 1, "all that may go do");
+        evict(&mut server);
+        // Found at the next look only, not at each turn.
+        let late = add(&mut server, 1000, false);
+        server.clock.now_ms += VAIN_MS - 1;
+        evict(&mut server);
+        assert!(server.clients.at(late).is_some_and(|it| !it.dead));
+        server.clock.now_ms += 1;
+        evict(&mut server);
+        assert!(server.clients.at(late).is_some_and(|it| it.dead));
     }
 }

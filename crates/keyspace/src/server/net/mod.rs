@@ -8,6 +8,7 @@
 //! | [`stream`] | TCP and unix sockets as one |
 //! | [`client`] | a client's state and its buffers |
 //! | [`clients`] | all of them |
+//! | [`name`] | what they call themselves |
 //! | [`cron`] | what is done `hz` times a second |
 //! | [`expire`] | removing keys whose time has come, in slices |
 //! | [`limits`] | who is cut off, and when |
@@ -22,6 +23,7 @@ pub(crate) mod expire;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod log;
+pub(crate) mod name;
 pub(crate) mod recent;
 pub(crate) mod stream;
 mod wait;

@@ -66,7 +66,7 @@ impl Reply {
 
     /// Lets no more than so many bytes wait; 0 for any number. Only what is added later is measured.
     pub(crate) fn set_limit(&mut self, bytes: u64) {
-        self.out.set_limit(if bytes == 0 { 0 } else { bytes + self.sent as u64 });
+        self.out.set_limit(if bytes == 0 { 0 } else { bytes.saturating_add(self.sent as u64) });
     }
 
     /// Whether something was left out since it would have passed the limit.

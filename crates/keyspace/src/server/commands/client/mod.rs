@@ -5,8 +5,11 @@ mod list;
 use super::flag::{ADMIN, LOADING, STALE};
 use super::help::help;
 use super::{CommandSpec, Ctx, Fail, Handled};
+use crate::server::net::name::{MAX_BYTES, Name, Unfit};
 
 const ANY_TIME: u32 = LOADING | STALE;
+/// How errors call what CLIENT SETNAME and HELLO give.
+pub(crate) const NAMES: &str = "Client names";
 
 /// The family's table.
 pub(crate) const TABLE: &[CommandSpec] = &[CommandSpec::new("client", -2, 0, unknown)
@@ -69,17 +72,16 @@ fn unknown(_: &mut Ctx<'_>) -> Handled {
     Err(Fail::SYNTAX)
 }
 
-/// A name for a client.
-///
-/// # Errors
-/// If there are spaces or line breaks in it, which would spoil CLIENT LIST.
-pub(crate) fn checked_name(name: &[u8]) -> Result<String, Fail> {
-    match std::str::from_utf8(name) {
-        Ok(text) if name.iter().all(u8::is_ascii_graphic) => Ok(text.to_owned()),
-        _ => Err(Fail::Fixed(
-            "ERR Client names cannot contain spaces, newlines or special characters.",
-        )),
-    }
+/// A name for a client, which is called `what` if there is something wrong with it.
+pub(crate) fn checked_name(what: &str, name: &[u8]) -> Result<Name, Fail> {
+    Name::checked(name).map_err(|unfit| {
+        Fail::Text(match unfit {
+            Unfit::Characters => {
+                format!("ERR {what} cannot contain spaces, newlines or special characters.")
+            }
+            Unfit::Length => format!("ERR {what} cannot be longer than {MAX_BYTES} bytes."),
+        })
+    })
 }
 
 fn id(ctx: &mut Ctx<'_>) -> Handled {
@@ -90,7 +92,7 @@ fn id(ctx: &mut Ctx<'_>) -> Handled {
 
 fn getname(ctx: &mut Ctx<'_>) -> Handled {
     let client = &mut *ctx.client;
-    match client.name.as_str() {
+    match &*client.name {
         "" => client.reply.null(),
         name => client.reply.text(name),
     }
@@ -98,19 +100,14 @@ fn getname(ctx: &mut Ctx<'_>) -> Handled {
 }
 
 fn setname(ctx: &mut Ctx<'_>) -> Handled {
-    ctx.client.name = checked_name(ctx.args.at(2))?;
+    ctx.client.name = checked_name(NAMES, ctx.args.at(2))?;
     ctx.reply().ok();
     Ok(())
 }
 
 fn setinfo(ctx: &mut Ctx<'_>) -> Handled {
     let value = ctx.args.at(3);
-    let clean = || {
-        checked_name(value).map_err(|_| {
-            let what = String::from_utf8_lossy(ctx.args.at(2)).into_owned();
-            Fail::Text(format!("ERR {what} cannot contain spaces, newlines or special characters."))
-        })
-    };
+    let clean = || checked_name(&String::from_utf8_lossy(ctx.args.at(2)), value);
     if ctx.arg_is(2, "lib-name") {
         ctx.client.lib_name = clean()?;
     } else if ctx.arg_is(2, "lib-ver") {
