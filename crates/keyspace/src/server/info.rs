@@ -128,8 +128,9 @@ fn stats(server: &mut Server, text: &mut String) {
     field(text, "total_eviction_exceeded_time", total);
     field(text, "current_eviction_exceeded_time", current);
     field(text, "eviction_most_keys_per_turn", server.maxmemory.most_in_turn());
-    field(text, "keyspace_hits", it.keyspace_hits);
-    field(text, "keyspace_misses", it.keyspace_misses);
+    let lookups = server.lookups();
+    field(text, "keyspace_hits", lookups.hits);
+    field(text, "keyspace_misses", lookups.misses);
     field(text, "pubsub_channels", server.pubsub.channels.len());
     field(text, "pubsub_patterns", server.pubsub.patterns.len());
     field(text, "total_error_replies", it.error_replies);
@@ -199,7 +200,9 @@ fn keyspace(server: &mut Server, text: &mut String) {
             let at = entry.and_then(|entry| entry.expires_at());
             at.map_or(0, |at| (at - now).max(0))
         };
-        let mean_ms = (0..TTL_SAMPLES).map(|_| left_ms()).sum::<i64>() / TTL_SAMPLES;
+        // In 128 bits: a time to live may be as long as 64 can say.
+        let sum = (0..TTL_SAMPLES).map(|_| i128::from(left_ms())).sum::<i128>();
+        let mean_ms = sum / i128::from(TTL_SAMPLES);
         line(text, format_args!("db{i}:keys={keys},expires={expires},avg_ttl={mean_ms}"));
     }
 }

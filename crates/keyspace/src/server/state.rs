@@ -6,7 +6,7 @@ use super::config::params::LOG_LEVELS;
 use super::db::defrag::ActiveDefrag;
 use super::db::lazyfree::Lazyfree;
 use super::db::lfu::Lfu;
-use super::db::{Clock, Db};
+use super::db::{Clock, Db, Lookups};
 use super::maxmemory::Maxmemory;
 use super::memory::pulse::Pulse;
 use super::net::client::Client;
@@ -36,10 +36,6 @@ pub(crate) struct Counters {
     pub(crate) net_input_bytes: u64,
     /// Bytes sent to clients.
     pub(crate) net_output_bytes: u64,
-    /// Lookups of keys by reading commands that found one.
-    pub(crate) keyspace_hits: u64,
-    /// And those that did not.
-    pub(crate) keyspace_misses: u64,
     /// Keys given up for want of memory.
     pub(crate) evicted_keys: u64,
     /// Clients cut off for want of memory.
@@ -159,13 +155,23 @@ impl Server {
         }
     }
 
+    /// Lookups of keys by commands that read, in all databases.
+    pub(crate) fn lookups(&self) -> Lookups {
+        self.dbs.iter().fold(Lookups::default(), |sum, db| Lookups {
+            hits: sum.hits + db.lookups.hits,
+            misses: sum.misses + db.lookups.misses,
+        })
+    }
+
     /// Counts from zero (CONFIG RESETSTAT). What is no count stays: the peak of memory.
     pub(crate) fn reset_stats(&mut self) {
         self.counters = Counters::default();
         self.errors.clear();
         self.commands.reset_stats();
         self.lazyfree.reset_stats();
-        self.dbs.iter_mut().for_each(|db| db.expired_keys = 0);
+        for db in &mut self.dbs {
+            (db.expired_keys, db.lookups) = (0, Lookups::default());
+        }
         self.expire_cycle.reset_counters();
         self.defrag.reset_counters();
         self.maxmemory.forget_most();

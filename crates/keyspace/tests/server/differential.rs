@@ -6,8 +6,7 @@
 //! order, replies are sorted first; times that pass are compared up to the time that passed.
 //!
 //! Not drawn: RANDOMKEY (only whether there is a key is compared), what describes the server
-//! (INFO, COMMAND, CONFIG, CLIENT, MEMORY, OBJECT, DEBUG), which differs on purpose, and DBSIZE of
-//! keys that were stored with a time in the past, which Redis still counts until it finds them.
+//! (INFO, COMMAND, CONFIG, CLIENT, MEMORY, OBJECT, DEBUG), which differs on purpose.
 
 use crate::redis_server::{Peer, RedisServer, Reply};
 use crate::support::Server;
@@ -232,6 +231,16 @@ fn same(args: &[Vec<u8>], ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
+/// What INFO says of lookups so far.
+fn hits_and_misses(peer: &mut Peer) -> [u64; 2] {
+    let text = format!("{:?}", peer.ask_raw(b"INFO stats\r\n"));
+    ["keyspace_hits:", "keyspace_misses:"].map(|name| {
+        let rest = text.split_once(name).expect("the field is there").1;
+        let digits = rest.split(|it: char| !it.is_ascii_digit()).next();
+        digits.and_then(|digits| digits.parse().ok()).expect("a number")
+    })
+}
+
 fn show(args: &[Vec<u8>]) -> String {
     args.iter().map(|arg| format!("\"{}\"", arg.escape_ascii())).collect::<Vec<_>>().join(" ")
 }
@@ -250,8 +259,12 @@ struct Both {
 impl Both {
     /// `None` without a redis-server.
     fn start() -> Option<Self> {
-        let redis = RedisServer::start(&OPTIONS)?;
-        let server = Server::start(&OPTIONS);
+        Self::start_with(&OPTIONS)
+    }
+
+    fn start_with(options: &[&str]) -> Option<Self> {
+        let redis = RedisServer::start(options)?;
+        let server = Server::start(options);
         let (ours, theirs) = (Peer::of(server.port), redis.connect());
         let shows = std::env::var_os("KEYSPACE_SHOW_REPLIES").is_some();
         Some(Self { server, redis, ours, theirs, differences: Vec::new(), shows })
@@ -273,6 +286,18 @@ impl Both {
     fn ask(&mut self, args: &[Vec<u8>]) {
         let ours = comparable(args, self.ours.ask(args));
         let theirs = comparable(args, self.theirs.ask(args));
+        self.compare(args, &ours, &theirs, &show(args));
+    }
+
+    /// The same, and what was counted meanwhile as hits and misses of keys must be the same, too.
+    fn ask_counted(&mut self, args: &[Vec<u8>]) {
+        let before = [&mut self.ours, &mut self.theirs].map(hits_and_misses);
+        self.ask(args);
+        let after = [&mut self.ours, &mut self.theirs].map(hits_and_misses);
+        let [ours, theirs] = [0, 1].map(|i| {
+            let [hits, misses] = [0, 1].map(|at| after[i][at] - before[i][at]);
+            Reply::Line(format!("{hits} hits, {misses} misses"))
+        });
         self.compare(args, &ours, &theirs, &show(args));
     }
 
@@ -312,7 +337,13 @@ fn run(seed: u64, commands: usize, grammar: &[&str], version: Option<&str>) {
     }
     let mut source = Draw(seed);
     for i in 0..commands {
-        both.ask(&draw(&mut source, grammar));
+        let args = draw(&mut source, grammar);
+        if args[0].eq_ignore_ascii_case(b"DBSIZE") {
+            // Those with a time in the past are counted until somebody meets them.
+            let words = std::iter::once("EXISTS").chain(KEYS.iter().copied());
+            both.ask(&words.map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>());
+        }
+        both.ask_counted(&args);
         if i % 100 == 0 {
             both.ask_for_everything();
         }
@@ -369,8 +400,42 @@ fn expired_keys() {
     both.finish();
 }
 
+/// What is stored with a time in the past is there, until somebody asks for it.
+#[test]
+fn keys_that_have_expired_when_they_are_stored() {
+    let Some(mut both) = Both::start() else { return };
+    both.ask_line("DEBUG SET-ACTIVE-EXPIRE 0");
+    for time in ["PXAT 1", "EXAT 1", "PXAT 1 GET"] {
+        both.ask_line(&format!("SET past v {time}"));
+        both.ask_line("DBSIZE");
+        both.ask_line("GET past");
+        both.ask_line("DBSIZE");
+    }
+    both.ask_line("SET past v");
+    both.ask_line("GETEX past PXAT 1");
+    both.ask_line("DBSIZE");
+    both.finish();
+}
+
 /// Commands on keys that have expired, whose names end in `#`.
 const EXPIRED: &str = include_str!("expired.txt");
+
+/// How often a key was used, where no chance is in it: what counts as use, and what keeps the count.
+#[test]
+fn counters_of_use() {
+    let options = ["--maxmemory-policy", "allkeys-lfu", "--lfu-log-factor", "0"];
+    let Some(mut both) = Both::start_with(&options) else { return };
+    for line in lines(LFU) {
+        both.ask_line(line);
+        for key in ["a", "b", "c"] {
+            both.ask_line(&format!("OBJECT FREQ {key}"));
+        }
+    }
+    both.finish();
+}
+
+/// Commands on the keys `a`, `b` and `c`.
+const LFU: &str = include_str!("lfu.txt");
 
 /// Cases that a random walk seldom meets, as a person with telnet types them.
 const EDGES: &str = include_str!("edges.txt");

@@ -81,6 +81,20 @@ fn counts_and_their_reset() {
 }
 
 #[test]
+fn the_longest_time_to_live_there_is() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    for key in ["a", "b"] {
+        let () = cmd("SET").arg(&[key, "v"]).query(&mut it).expect("OK");
+        let at = ["PEXPIREAT", key, "9223372036854775807"];
+        let () = cmd(at[0]).arg(&at[1..]).query(&mut it).expect("1");
+    }
+    let text = info(&mut it, &["keyspace"]);
+    let ttl: i64 = field(&text, "db0").rsplit('=').next().unwrap().parse().expect("a number");
+    assert!(ttl > i64::MAX / 1000 * 999, "{ttl}");
+}
+
+#[test]
 fn the_configuration_is_written_back() {
     let folder = tempfile::tempdir().expect("a directory");
     let path = folder.path().join("a.conf");

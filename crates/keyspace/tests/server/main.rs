@@ -7,6 +7,7 @@ mod clients;
 mod commands;
 mod differential;
 mod evict;
+mod expiry;
 mod heal;
 mod info;
 mod load;

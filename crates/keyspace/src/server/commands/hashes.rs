@@ -3,7 +3,7 @@
 use super::fail::{float, int};
 use super::flag::{DENYOOM, FAST, READONLY, WRITE};
 use super::scan::{ScanOptions, cursor};
-use super::values::{change, change_or_make, read, remove_if_empty};
+use super::values::{change, change_or_make, of, read, remove_if_empty};
 use super::{CommandSpec, Ctx, Fail, Handled};
 use crate::server::db::hash::Hash;
 use crate::server::resp::long_double::LongDouble;
@@ -112,8 +112,6 @@ fn hget(ctx: &mut Ctx<'_>) -> Handled {
     let (db, reply, clock) = ctx.parts();
     let value = read::<Hash>(db, args.at(1), clock)?.and_then(|hash| hash.get(args.at(2)));
     reply.bulk_or_null(value);
-    let found = value.is_some();
-    ctx.count_lookup(found);
     Ok(())
 }
 
@@ -156,8 +154,6 @@ fn hmget(ctx: &mut Ctx<'_>) -> Handled {
     let hash = read::<Hash>(db, args.at(1), clock)?;
     reply.array(args.len() - 2);
     args.from(2).for_each(|field| reply.bulk_or_null(hash.and_then(|hash| hash.get(field))));
-    let found = hash.is_some();
-    ctx.count_lookup(found);
     Ok(())
 }
 
@@ -166,9 +162,7 @@ fn value_bytes(ctx: &mut Ctx<'_>) -> Result<Option<usize>, Fail> {
     let args = ctx.args;
     let (db, clock) = ctx.db();
     let hash = read::<Hash>(db, args.at(1), clock)?;
-    let (found, bytes) = (hash.is_some(), hash.and_then(|it| it.get(args.at(2))).map(<[u8]>::len));
-    ctx.count_lookup(found);
-    Ok(bytes)
+    Ok(hash.and_then(|it| it.get(args.at(2))).map(<[u8]>::len))
 }
 
 fn hexists(ctx: &mut Ctx<'_>) -> Handled {
@@ -209,8 +203,6 @@ fn all(ctx: &mut Ctx<'_>, part: Part) -> Handled {
             reply.bulk(value);
         }
     }
-    let found = hash.is_some();
-    ctx.count_lookup(found);
     Ok(())
 }
 
@@ -239,7 +231,7 @@ fn hscan(ctx: &mut Ctx<'_>) -> Handled {
     let options = ScanOptions::read(ctx, 3, None)?;
     let (db, reply, clock) = ctx.parts();
     let mut found = Vec::new();
-    let next = read::<Hash>(db, key, clock)?.map_or(0, |hash| {
+    let next = of::<Hash>(db.peek(key, clock))?.map_or(0, |hash| {
         hash.scan(cursor, options.count, |field, value| {
             if options.wants(field) {
                 found.push((field, value));
@@ -262,7 +254,8 @@ fn hincrby(ctx: &mut Ctx<'_>) -> Handled {
     let limits = ctx.flat_limits();
     let (db, reply, clock) = ctx.parts();
     // The hash is made only when nothing can go wrong any more (D2).
-    let before = match read::<Hash>(db, args.at(1), clock)?.and_then(|hash| hash.get(args.at(2))) {
+    let before = of::<Hash>(db.peek(args.at(1), clock))?.and_then(|hash| hash.get(args.at(2)));
+    let before = match before {
         None => 0,
         Some(value) => int(value).map_err(|_| Fail::Fixed("ERR hash value is not an integer"))?,
     };
@@ -281,7 +274,8 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>) -> Handled {
     }
     let limits = ctx.flat_limits();
     let (db, reply, clock) = ctx.parts();
-    let before = match read::<Hash>(db, args.at(1), clock)?.and_then(|hash| hash.get(args.at(2))) {
+    let before = of::<Hash>(db.peek(args.at(1), clock))?.and_then(|hash| hash.get(args.at(2)));
+    let before = match before {
         None => LongDouble::ZERO,
         Some(value) => float(value).map_err(|_| Fail::Fixed("ERR hash value is not a float"))?,
     };

@@ -130,11 +130,10 @@ fn exists(ctx: &mut Ctx<'_>) -> Handled {
     for key in ctx.args.from(1) {
         let (db, clock) = ctx.db();
         let found = match touches {
-            true => db.lookup(key, Clock { no_touch: false, ..clock }).is_some(),
-            false => db.peek(key, clock).is_some(),
+            true => db.read(key, Clock { no_touch: false, ..clock }),
+            false => db.inspect(key, clock),
         };
-        count += usize::from(found);
-        ctx.count_lookup(found);
+        count += usize::from(found.is_some());
     }
     ctx.reply().count(count);
     Ok(())
@@ -143,7 +142,7 @@ fn exists(ctx: &mut Ctx<'_>) -> Handled {
 fn type_of(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
     let (db, reply, clock) = ctx.parts();
-    let name = db.peek(key, clock).map_or("none", |entry| entry.value().type_name());
+    let name = db.inspect(key, clock).map_or("none", |entry| entry.value().type_name());
     reply.simple(name);
     Ok(())
 }
@@ -168,12 +167,12 @@ fn rename_unless(
     let (from, to) = (ctx.args.at(1), ctx.args.at(2));
     let (db, clock) = ctx.db();
     db.lookup(from, clock).ok_or(Fail::NO_KEY)?;
-    if is_reason(db.peek(to, clock)) {
+    if is_reason(db.lookup(to, clock)) {
         return Ok(false);
     }
     if from != to
         && let Some(entry) = db.remove(from)
-        && let Some(old) = db.insert(entry.renamed(to), clock)
+        && let Some(old) = db.insert_renamed(entry.renamed(to), clock)
     {
         let lazily = ctx.server.config.lazyfree_lazy_server_del;
         ctx.server.lazyfree.free_if(lazily, old);
@@ -200,13 +199,16 @@ fn copy(ctx: &mut Ctx<'_>) -> Handled {
         return Err(Fail::Fixed("ERR source and destination objects are the same"));
     }
     let clock = ctx.server.clock;
-    let entry = ctx.db().0.lookup(from, clock).map(|entry| entry.copied(to));
+    let entry = ctx.db().0.read(from, clock).map(|entry| entry.copied(to));
     let db = &mut ctx.server.dbs[target];
-    let Some(entry) = entry.filter(|_| replace || db.peek(to, clock).is_none()) else {
+    let Some(entry) = entry.filter(|_| replace || db.lookup(to, clock).is_none()) else {
         ctx.reply().int(0);
         return Ok(());
     };
-    if let Some(old) = db.insert(entry, clock) {
+    // A copy is a new key: how often another of its name was used is not asked.
+    let old = db.remove(to);
+    db.insert(entry, clock);
+    if let Some(old) = old {
         let lazily = ctx.server.config.lazyfree_lazy_server_del;
         ctx.server.lazyfree.free_if(lazily, old);
     }
@@ -272,7 +274,7 @@ fn expire(ctx: &mut Ctx<'_>) -> Handled {
     let in_ms = if is_in_ms(name) { Some(number) } else { number.checked_mul(1000) };
     let at = in_ms.and_then(|ms| ms.checked_add(base)).ok_or_else(|| Fail::expire_time(name))?;
     let (db, reply, clock) = ctx.parts();
-    let Some(before) = db.peek(key, clock).map(|entry| entry.expires_at()) else {
+    let Some(before) = db.lookup(key, clock).map(|entry| entry.expires_at()) else {
         reply.int(0);
         return Ok(());
     };
@@ -294,7 +296,7 @@ fn ttl(ctx: &mut Ctx<'_>) -> Handled {
     let (name, key) = (ctx.args.at(0), ctx.args.at(1));
     let is_absolute = name.to_ascii_lowercase().ends_with(b"time");
     let (db, reply, clock) = ctx.parts();
-    let number = match db.peek(key, clock).map(|entry| entry.expires_at()) {
+    let number = match db.inspect(key, clock).map(|entry| entry.expires_at()) {
         None => -2,
         Some(None) => -1,
         Some(Some(at)) => {
@@ -314,7 +316,7 @@ fn ttl(ctx: &mut Ctx<'_>) -> Handled {
 fn persist(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
     let (db, reply, clock) = ctx.parts();
-    let expires = db.peek(key, clock).is_some_and(|entry| entry.expires_at().is_some());
+    let expires = db.lookup(key, clock).is_some_and(|entry| entry.expires_at().is_some());
     if expires {
         db.set_expiry(key, None, clock);
     }

@@ -66,19 +66,25 @@ fn scan(ctx: &mut Ctx<'_>) -> Handled {
     let cursor = cursor(ctx.args.at(1))?;
     let options = ScanOptions::read(ctx, 2, Some("type"))?;
     let (db, reply, clock) = ctx.parts();
-    let mut found: Vec<&[u8]> = Vec::new();
+    let (mut found, mut asked_for_type) = (Vec::<&[u8]>::new(), 0);
     let next = db.table().scan(cursor, options.count, |entry| {
-        let is_type = options
-            .type_name
-            .is_none_or(|name| name.eq_ignore_ascii_case(entry.value().type_name().as_bytes()));
-        if is_type && !entry.is_due(clock.now_ms) && options.wants(entry.key()) {
-            found.push(entry.key());
+        if entry.is_due(clock.now_ms) || !options.wants(entry.key()) {
+            return;
         }
+        if let Some(name) = options.type_name {
+            asked_for_type += 1;
+            if !name.eq_ignore_ascii_case(entry.value().type_name().as_bytes()) {
+                return;
+            }
+        }
+        found.push(entry.key());
     });
     reply.array(2);
     reply.text(&next.to_string());
     reply.array(found.len());
     found.iter().for_each(|key| reply.bulk(key));
+    // As there: to know the type of a key is to have looked it up.
+    db.lookups.hits += asked_for_type;
     Ok(())
 }
 

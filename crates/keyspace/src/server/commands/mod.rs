@@ -214,16 +214,6 @@ impl Ctx<'_> {
     pub(crate) fn arg_is(&self, index: usize, word: &str) -> bool {
         self.args.get(index).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
     }
-
-    /// Counts a lookup by a reading command.
-    #[inline]
-    pub(crate) fn count_lookup(&mut self, found: bool) {
-        let counters = &mut self.server.counters;
-        match found {
-            true => counters.keyspace_hits += 1,
-            false => counters.keyspace_misses += 1,
-        }
-    }
 }
 
 /// Measures commands: the clock is read when another command comes, and when there is no more to be

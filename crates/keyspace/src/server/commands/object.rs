@@ -73,7 +73,7 @@ fn usage(ctx: &mut Ctx<'_>) -> Handled {
 fn number(ctx: &mut Ctx<'_>, of: impl Fn(&Entry, Clock) -> Result<i64, Fail>) -> Handled {
     let key = ctx.args.at(2);
     let (db, reply, clock) = ctx.parts();
-    match db.peek(key, clock) {
+    match db.inspect(key, clock) {
         Some(entry) => {
             let number = of(entry, clock)?;
             reply.int(number);
@@ -86,7 +86,7 @@ fn number(ctx: &mut Ctx<'_>, of: impl Fn(&Entry, Clock) -> Result<i64, Fail>) ->
 fn encoding(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(2);
     let (db, reply, clock) = ctx.parts();
-    match db.peek(key, clock) {
+    match db.inspect(key, clock) {
         Some(entry) => reply.text(entry.value().encoding()),
         None => reply.null(),
     }

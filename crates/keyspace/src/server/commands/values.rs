@@ -47,16 +47,21 @@ impl Kind for List {
     }
 }
 
-/// The hash or list of a key, to be read.
+/// The hash or list of an entry that was looked up, to be read.
+pub(crate) fn of<'d, K: Kind + 'd>(entry: Option<&'d mut Entry>) -> Result<Option<&'d K>, Fail> {
+    match entry {
+        None => Ok(None),
+        Some(entry) => K::of(entry.value()).map(Some).ok_or(Fail::WRONG_TYPE),
+    }
+}
+
+/// The hash or list of a key, for a command that reads.
 pub(crate) fn read<'d, K: Kind + 'd>(
     db: &'d mut Db,
     key: &[u8],
     clock: Clock,
 ) -> Result<Option<&'d K>, Fail> {
-    match db.lookup(key, clock) {
-        None => Ok(None),
-        Some(entry) => K::of(entry.value()).map(Some).ok_or(Fail::WRONG_TYPE),
-    }
+    of(db.read(key, clock))
 }
 
 /// The hash or list of a key, to be changed. Whoever may leave it empty calls
@@ -66,10 +71,7 @@ pub(crate) fn change<'d, K: Kind + 'd>(
     key: &[u8],
     clock: Clock,
 ) -> Result<Option<&'d mut K>, Fail> {
-    match db.lookup(key, clock) {
-        None => Ok(None),
-        Some(entry) => entry.rich_mut().and_then(K::of_mut).map(Some).ok_or(Fail::WRONG_TYPE),
-    }
+    db.lookup(key, clock).map(of_mut).transpose()
 }
 
 /// The same, made if it is not there. Something must be put in (D2).
@@ -78,10 +80,14 @@ pub(crate) fn change_or_make<'d, K: Kind + 'd>(
     key: &[u8],
     clock: Clock,
 ) -> Result<&'d mut K, Fail> {
-    if db.peek(key, clock).is_none() {
+    if db.lookup(key, clock).is_none() {
         db.insert(Entry::rich(key, K::empty(), None), clock);
     }
-    change(db, key, clock)?.ok_or(Fail::NO_KEY)
+    of_mut(db.peek(key, clock).ok_or(Fail::NO_KEY)?)
+}
+
+fn of_mut<K: Kind>(entry: &mut Entry) -> Result<&mut K, Fail> {
+    entry.rich_mut().and_then(K::of_mut).ok_or(Fail::WRONG_TYPE)
 }
 
 /// Removes the key if its hash or list is empty.

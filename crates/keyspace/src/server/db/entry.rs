@@ -123,7 +123,7 @@ impl Entry {
         }
     }
 
-    /// The same under another key.
+    /// The same under another key, as much in use as before.
     pub(crate) fn renamed(self, key: &[u8]) -> Self {
         let (at, access) = (self.expires_at(), self.access());
         let mut entry = match self {

@@ -35,7 +35,16 @@
 //! A slot is a list of chunks, so that no addition copies more than a chunk, and what has come up is
 //! dealt with and given back chunk by chunk.
 //!
-//! Invariant (W1): a key that expires has an item in a slot that is not later than its time.
+//! The wheel turns from one slot with items to the next: 64 bits for each level say which those are.
+//! So a clock that jumps ahead, by a month in which the machine was suspended, costs as many turns
+//! as there are full slots, 384 at most, and not one for each of 160 million ticks. A clock that is
+//! set back leaves the wheel [ahead](ExpiryIndex::is_ahead) of it; then the owner makes the index
+//! anew, too.
+//!
+//! Invariants
+//! - W1: a key that expires has an item in a slot that is not later than its time, as long as the
+//!   clock is not set back.
+//! - W2: a slot's bit in `full` is set exactly when it has items.
 
 use super::entry::UnixMs;
 use super::still::Still;
@@ -49,6 +58,8 @@ const LG_TICK_MS: u32 = 4;
 const LG_SLOTS: u32 = 6;
 const SLOTS: usize = 1 << LG_SLOTS;
 const LEVELS: usize = 6;
+/// The wheel may be so far ahead of a clock that is put right now and then: a second.
+const AHEAD_TICKS: u64 = 1000 >> LG_TICK_MS;
 /// Items of the smallest and the largest chunk: 32 bytes and 4 KiB.
 const CHUNK_ITEMS: (usize, usize) = (4, 512);
 
@@ -98,6 +109,8 @@ impl Relocate for Slot {
 pub(crate) struct ExpiryIndex {
     /// `LEVELS * SLOTS` of them, once there is an item.
     slots: Option<Box<[Still<Slot>], In<Expiry>>>,
+    /// Which slots of each level have items (W2).
+    full: [u64; LEVELS],
     /// The next tick that is due.
     tick: u64,
     items: usize,
@@ -108,12 +121,18 @@ pub(crate) struct ExpiryIndex {
 impl ExpiryIndex {
     /// An empty index without memory.
     pub(crate) const fn new() -> Self {
-        Self { slots: None, tick: 0, items: 0, pending: Slot::new() }
+        Self { slots: None, full: [0; LEVELS], tick: 0, items: 0, pending: Slot::new() }
     }
 
-    /// An empty index with the same time, to be filled in its place.
-    pub(super) fn like(other: &Self) -> Self {
-        Self { tick: other.tick, ..Self::new() }
+    /// An empty index whose time begins at `now`, to be filled in the place of another.
+    pub(super) fn from(now: UnixMs) -> Self {
+        Self { tick: tick_of(now), ..Self::new() }
+    }
+
+    /// Whether the clock was set back by more than a trifle: what expires by the clock would wait
+    /// until it is where it was before.
+    pub(super) fn is_ahead(&self, now: UnixMs) -> bool {
+        self.items > 0 && self.tick > tick_of(now) + AHEAD_TICKS
     }
 
     /// Items, those too that lead to nothing.
@@ -121,9 +140,26 @@ impl ExpiryIndex {
         self.items
     }
 
-    /// Items whose slot has come up, and which were not dealt with.
-    pub(crate) fn pending(&self) -> usize {
-        self.pending.count
+    /// Some of the items that should have been dealt with by `now`: those in the slots that have come
+    /// up, or would have if the wheel were not behind the clock. At regular distances, about `wanted`
+    /// of them; and how many there are in all.
+    pub(super) fn overdue(&self, now: UnixMs, wanted: usize) -> (usize, impl Iterator<Item = u64>) {
+        let until = tick_of(now);
+        let is_overdue = move |(level, slot): &(usize, usize)| self.next_up(*level, *slot) <= until;
+        let places = (0..LEVELS).flat_map(|level| (0..SLOTS).map(move |slot| (level, slot)));
+        let slots = self.slots.as_deref().filter(|_| self.tick <= until).unwrap_or_default();
+        let slots = places.zip(slots).filter(move |(place, _)| is_overdue(place));
+        let slots = std::iter::once(&self.pending).chain(slots.map(|(_, slot)| &slot.0));
+        let count = slots.clone().map(|slot| slot.count).sum::<usize>();
+        let (step, mut skip) = (count.div_ceil(wanted.max(1)).max(1), 0);
+        let some = slots.flat_map(|slot| &slot.chunks).flat_map(move |chunk| {
+            let first = skip;
+            // Where the next one lies, counted from the end of this chunk.
+            let taken = chunk.len().saturating_sub(first).div_ceil(step);
+            skip = first + taken * step - chunk.len();
+            chunk.iter().skip(first).step_by(step).copied()
+        });
+        (count, some)
     }
 
     /// A random item's hash, from a random number. Costs some hundred additions.
@@ -171,19 +207,41 @@ impl ExpiryIndex {
                 *self = Self::new();
                 return None;
             }
-            if self.tick > until {
-                return None;
+            match self.next_full() {
+                Some(tick) if tick <= until => self.turn(tick),
+                _ => {
+                    self.tick = self.tick.max(until.saturating_add(1));
+                    return None;
+                }
             }
-            self.turn();
         }
+    }
+
+    /// The tick with which a slot comes up next.
+    fn next_up(&self, level: usize, slot: usize) -> u64 {
+        let shift = LG_SLOTS * level as u32;
+        // A level's slot comes up when all below it begin anew; this one is the first that can.
+        let first = self.tick.div_ceil(1 << shift);
+        (first + (slot as u64).wrapping_sub(first) % SLOTS as u64) << shift
+    }
+
+    /// The tick with which a slot that has items comes up next.
+    fn next_full(&self) -> Option<u64> {
+        let next = |level: usize| {
+            let first = self.tick.div_ceil(1 << (LG_SLOTS * level as u32));
+            let from_first = self.full[level].rotate_right((first % SLOTS as u64) as u32);
+            let slot = (first + u64::from(from_first.trailing_zeros())) as usize % SLOTS;
+            (from_first != 0).then(|| self.next_up(level, slot))
+        };
+        (0..LEVELS).filter_map(next).min()
     }
 
     /// Takes any item out, to give the memory back in slices.
     pub(super) fn take_any(&mut self) -> Option<u64> {
         if self.pending.count == 0 {
-            let slots = self.slots.as_deref_mut().unwrap_or_default();
-            let full = slots.iter_mut().find(|slot| slot.0.count > 0)?;
-            std::mem::swap(&mut full.0, &mut self.pending);
+            let level = self.full.iter().position(|slots| *slots != 0)?;
+            let slot = self.full[level].trailing_zeros() as usize;
+            self.pending = self.take(level, slot);
         }
         self.items -= 1;
         self.pending.pop()
@@ -207,17 +265,22 @@ impl ExpiryIndex {
         true
     }
 
-    /// Takes the slots that come up with the next tick.
-    fn turn(&mut self) {
-        let Some(slots) = &mut self.slots else { return };
+    /// Takes a slot's items out.
+    fn take(&mut self, level: usize, slot: usize) -> Slot {
+        self.full[level] &= !(1 << slot);
+        let slots = self.slots.as_deref_mut().unwrap_or_default();
+        let slot = slots.get_mut(level * SLOTS + slot);
+        slot.map_or(Slot::new(), |slot| std::mem::replace(&mut slot.0, Slot::new()))
+    }
+
+    /// Takes the slots that come up with a tick; none of those before it has items.
+    fn turn(&mut self, tick: u64) {
         for level in 0..LEVELS {
             let shift = LG_SLOTS * level as u32;
-            // A level's slot comes up when all below it begin anew.
-            if self.tick & ((1 << shift) - 1) != 0 {
+            if tick & ((1 << shift) - 1) != 0 {
                 break;
             }
-            let slot = (self.tick >> shift) as usize % SLOTS;
-            let mut taken = std::mem::replace(&mut slots[level * SLOTS + slot].0, Slot::new());
+            let mut taken = self.take(level, (tick >> shift) as usize % SLOTS);
             self.pending.count += taken.count;
             if self.pending.chunks.is_empty() {
                 self.pending.chunks = taken.chunks;
@@ -225,7 +288,7 @@ impl ExpiryIndex {
                 self.pending.chunks.append(&mut taken.chunks);
             }
         }
-        self.tick += 1;
+        self.tick = tick + 1;
     }
 
     /// Puts an item where it belongs.
@@ -242,13 +305,14 @@ impl ExpiryIndex {
         // waits there and is looked at again.
         let apart = (tick ^ self.tick) | 1;
         let level = (apart.ilog2() / LG_SLOTS) as usize;
-        if level < LEVELS {
-            let slot = (tick >> (LG_SLOTS * level as u32)) as usize % SLOTS;
-            slots[level * SLOTS + slot].0.push(hash);
+        let (level, slot) = if level < LEVELS {
+            (level, (tick >> (LG_SLOTS * level as u32)) as usize % SLOTS)
         } else {
             let slot = (self.tick >> (LG_SLOTS * (LEVELS as u32 - 1))) as usize;
-            slots[(LEVELS - 1) * SLOTS + (slot + SLOTS - 1) % SLOTS].0.push(hash);
-        }
+            (LEVELS - 1, (slot + SLOTS - 1) % SLOTS)
+        };
+        slots[level * SLOTS + slot].0.push(hash);
+        self.full[level] |= 1 << slot;
     }
 }
 
@@ -295,5 +359,43 @@ mod tests {
             }
         }
         assert_eq!(index.items(), 0);
+    }
+
+    /// Tick by tick the last of these jumps would not end before the sun does.
+    #[test]
+    fn a_clock_that_jumps_ahead_costs_no_turn_for_each_tick() {
+        const DAY_MS: UnixMs = 86_400_000;
+        let start = 1_700_000_000_123;
+        let mut index = ExpiryIndex::new();
+        let times = [start + 1000, start + 20 * DAY_MS, start + 40 * DAY_MS, UnixMs::MAX];
+        (0..4).for_each(|i| index.insert(i, times[i as usize], start));
+        let mut looks = 0;
+        for (now, gone) in [(start, 0), (start + 30 * DAY_MS, 2), (UnixMs::MAX / 1000, 1)] {
+            let mut due = 0;
+            while let Some(hash) = index.next(now) {
+                looks += 1;
+                match times[hash as usize] {
+                    at if at <= now => due += 1,
+                    at => index.put(hash, at),
+                }
+            }
+            assert_eq!(due, gone, "at {now}");
+        }
+        assert_eq!(index.items(), 1);
+        // The one that is left is looked at every 34 years.
+        assert!(looks < 10_000_000, "{looks}");
+    }
+
+    #[test]
+    fn what_is_overdue_is_met_at_regular_distances() {
+        let start = 1_700_000_000_000;
+        let mut index = ExpiryIndex::new();
+        (0..3000).for_each(|i| index.insert(i, start + i as UnixMs, start));
+        for (now, least) in [(start - 1000, 0), (start + 1500, 1400), (start + 5000, 3000)] {
+            let (count, some) = index.overdue(now, 100);
+            let some: std::collections::HashSet<u64> = some.collect();
+            assert!(count >= least, "{count} at {now}");
+            assert!(count == 0 || (80..=100).contains(&some.len()), "{} of {count}", some.len());
+        }
     }
 }

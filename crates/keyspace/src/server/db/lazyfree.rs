@@ -4,6 +4,7 @@
 //! which nobody would be served. So values of more than [`THRESHOLD_BLOCKS`] blocks are sent to a
 //! thread that does nothing else, as in Redis (UNLINK, FLUSHALL ASYNC, and DEL with
 //! `lazyfree-lazy-user-del`). Smaller ones are freed at once: that costs less than sending them.
+//! Databases are sent whatever they hold: one of few keys may be as large as any.
 
 use super::{Db, Entry};
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl Lazyfree {
     /// Frees all of a database there.
     pub(crate) fn free_all(&mut self, db: Db) {
         let objects = db.len() as u64;
-        if objects > THRESHOLD_BLOCKS as u64 {
+        if objects > 0 || !db.rubbish.is_empty() {
             self.send(Rubbish::Db(Box::new(db)), objects);
         }
     }

@@ -64,6 +64,14 @@ pub(crate) struct Clock {
     pub(crate) no_touch: bool,
 }
 
+/// How often commands that read have found a key (`keyspace_hits`), of whatever kind, and how often
+/// there was none (`keyspace_misses`). What looks in order to write is not counted, as in Redis.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lookups {
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+}
+
 /// Keys looked at for expiry between two looks at the clock.
 const EXPIRE_KEYS_PER_LOOK: usize = 32;
 /// Items put into a new index between two looks at the clock.
@@ -85,6 +93,8 @@ pub(crate) struct Db {
     pub(crate) rubbish: Vec<Entry>,
     /// Keys removed because their time had come.
     pub(crate) expired_keys: u64,
+    /// Keys that reading commands found, and those that they did not.
+    pub(crate) lookups: Lookups,
     /// The last of the numbers that counters of use are raised by.
     drawn: u64,
 }
@@ -107,6 +117,7 @@ impl Db {
             replaced: None,
             rubbish: Vec::new(),
             expired_keys: 0,
+            lookups: Lookups::default(),
             drawn: 0,
         }
     }
@@ -131,11 +142,6 @@ impl Db {
         &mut self.table
     }
 
-    /// The expiry index, to be read.
-    pub(crate) fn expiry(&self) -> &ExpiryIndex {
-        &self.expiry
-    }
-
     /// Moves the memory of the expiry index from `at` on, and of the one that is being made. Returns
     /// whether that was all.
     fn relocate_expiry(&mut self, at: &mut [usize; 2], mover: &mut Mover<'_>) -> bool {
@@ -144,44 +150,71 @@ impl Db {
             && self.rebuild.as_mut().is_none_or(|it| it.index.relocate(coming, mover))
     }
 
-    /// The entry of a key, noted as used.
+    /// The entry of a key for a command that reads: noted as used, and counted.
+    #[inline]
+    pub(crate) fn read(&mut self, key: &[u8], clock: Clock) -> Option<&mut Entry> {
+        self.use_key::<true>(key, clock)
+    }
+
+    /// The same for one that tells about the key: that is no use of it.
+    pub(crate) fn inspect(&mut self, key: &[u8], clock: Clock) -> Option<&mut Entry> {
+        self.find::<true>(self.table.hash(key), key, clock)
+    }
+
+    /// The entry of a key for a command that writes: noted as used.
     #[inline]
     pub(crate) fn lookup(&mut self, key: &[u8], clock: Clock) -> Option<&mut Entry> {
+        self.use_key::<false>(key, clock)
+    }
+
+    #[inline]
+    fn use_key<const COUNTS: bool>(&mut self, key: &[u8], clock: Clock) -> Option<&mut Entry> {
+        let hash = self.table.hash(key);
         let Some(lfu) = clock.lfu else {
-            let entry = self.peek(key, clock)?;
+            let entry = self.find::<COUNTS>(hash, key, clock)?;
             if !clock.no_touch {
                 entry.set_access(clock.access);
             }
             return Some(entry);
         };
         if clock.no_touch {
-            return self.peek(key, clock);
+            return self.find::<COUNTS>(hash, key, clock);
         }
         let draw = self.draw();
-        let entry = self.peek(key, clock)?;
+        let entry = self.find::<COUNTS>(hash, key, clock)?;
         entry.set_access(lfu.used(entry.access(), draw));
         Some(entry)
     }
 
-    /// The entry of a key.
+    /// The entry of a key, and nobody takes note of it.
     #[inline]
     pub(crate) fn peek(&mut self, key: &[u8], clock: Clock) -> Option<&mut Entry> {
-        self.peek_hashed(self.table.hash(key), key, clock)
+        self.find::<false>(self.table.hash(key), key, clock)
     }
 
     #[inline]
-    fn peek_hashed(&mut self, hash: u64, key: &[u8], clock: Clock) -> Option<&mut Entry> {
-        match self.table.get_or_remove(hash, key, |entry| entry.is_due(clock.now_ms))? {
-            Ok(entry) => Some(entry),
-            Err(entry) => {
+    fn find<const COUNTS: bool>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        clock: Clock,
+    ) -> Option<&mut Entry> {
+        match self.table.get_or_remove(hash, key, |entry| entry.is_due(clock.now_ms)) {
+            Some(Ok(entry)) => {
+                self.lookups.hits += u64::from(COUNTS);
+                return Some(entry);
+            }
+            Some(Err(entry)) => {
                 self.with_expiry -= 1;
                 self.expired_keys += 1;
                 if lazyfree::is_large(&entry) {
                     self.rubbish.push(entry);
                 }
-                None
             }
+            None => {}
         }
+        self.lookups.misses += u64::from(COUNTS);
+        None
     }
 
     /// Puts an entry in, in place of the one with its key, which is returned.
@@ -192,8 +225,7 @@ impl Db {
 
     fn insert_hashed(&mut self, hash: u64, mut entry: Entry, clock: Clock) -> Option<Entry> {
         entry.set_access(clock.lfu.map_or(clock.access, Lfu::fresh));
-        let at = entry.expires_at();
-        let old = self.table.insert_hashed(hash, entry);
+        let old = self.put(hash, entry, clock);
         if let (Some(lfu), Some(old)) = (clock.lfu, &old) {
             let (draw, bits) = (self.draw(), old.access());
             // The value is new; the key is as much in use as before.
@@ -201,6 +233,19 @@ impl Db {
                 entry.set_access(lfu.used(bits, draw));
             }
         }
+        old
+    }
+
+    /// Puts in what was taken out under another key, and is as much in use as it was there; in place
+    /// of what has its key, which is returned.
+    pub(crate) fn insert_renamed(&mut self, entry: Entry, clock: Clock) -> Option<Entry> {
+        self.put(self.table.hash(entry.key()), entry, clock)
+    }
+
+    /// Puts an entry in as it is.
+    fn put(&mut self, hash: u64, entry: Entry, clock: Clock) -> Option<Entry> {
+        let at = entry.expires_at();
+        let old = self.table.insert_hashed(hash, entry);
         let before = old.as_ref().and_then(Entry::expires_at);
         if before.is_some() || at.is_some() {
             self.index(hash, before, at, clock);
@@ -262,7 +307,7 @@ impl Db {
     /// Sets when a key that is there expires, or that it does not. Returns whether it is there.
     pub(crate) fn set_expiry(&mut self, key: &[u8], at: Option<UnixMs>, clock: Clock) -> bool {
         let hash = self.table.hash(key);
-        let Some(entry) = self.peek_hashed(hash, key, clock) else { return false };
+        let Some(entry) = self.find::<false>(hash, key, clock) else { return false };
         let before = entry.expires_at();
         entry.set_expires_at(at);
         self.index(hash, before, at, clock);
@@ -271,9 +316,9 @@ impl Db {
 
     /// Drops everything, and returns it, to be freed elsewhere.
     pub(crate) fn take_all(&mut self) -> Self {
-        let expired_keys = self.expired_keys;
+        let (expired_keys, lookups) = (self.expired_keys, self.lookups);
         let taken = std::mem::replace(self, Self::new());
-        self.expired_keys = expired_keys;
+        (self.expired_keys, self.lookups) = (expired_keys, lookups);
         taken
     }
 
@@ -308,7 +353,21 @@ impl Db {
                 return false;
             }
         }
-        self.rebuild_slice(&mut goes_on)
+        self.rebuild_slice(now, &mut goes_on)
+    }
+
+    /// About how many keys have expired and are still there: of the items in the index that are
+    /// overdue some are followed, since others lead to nothing, or to keys that got more time.
+    pub(crate) fn dead(&self, now: UnixMs) -> usize {
+        /// So many are followed.
+        const SAMPLES: usize = 64;
+        let (count, some) = self.expiry.overdue(now, SAMPLES);
+        let (mut dead, mut looked_at) = (0, 0);
+        for hash in some {
+            looked_at += 1;
+            dead += usize::from(self.table.get_by_hash(hash, |it| it.is_due(now)).is_some());
+        }
+        count * dead / looked_at.max(1)
     }
 
     /// Keeps D1 when an entry's expiry changes.
@@ -328,9 +387,9 @@ impl Db {
         }
     }
 
-    /// Goes on making the index anew, if most of it leads to nothing. Returns whether nothing more is
-    /// to be done for that now.
-    fn rebuild_slice(&mut self, goes_on: &mut impl FnMut() -> bool) -> bool {
+    /// Goes on making the index anew, if most of it leads to nothing, or the clock was set back.
+    /// Returns whether nothing more is to be done for that now.
+    fn rebuild_slice(&mut self, now: UnixMs, goes_on: &mut impl FnMut() -> bool) -> bool {
         while let Some(replaced) = &mut self.replaced {
             if (0..8 * REBUILD_ITEMS).all(|_| replaced.take_any().is_some()) {
                 if !goes_on() {
@@ -341,10 +400,11 @@ impl Db {
             }
         }
         if self.rebuild.is_none() {
-            if self.expiry.items() <= 2 * self.with_expiry + SUPERFLUOUS_ITEMS {
+            let is_bloated = self.expiry.items() > 2 * self.with_expiry + SUPERFLUOUS_ITEMS;
+            if !is_bloated && !self.expiry.is_ahead(now) {
                 return true;
             }
-            let index = ExpiryIndex::like(&self.expiry);
+            let index = ExpiryIndex::from(now);
             self.rebuild = Some(Rebuild { index, at: Walk::default() });
         }
         let hasher = self.table.hasher();
@@ -405,6 +465,7 @@ mod tests {
             db.expire(now, goes_on, drop);
             if turn > 1500 {
                 let dead = db.table().iter().filter(|entry| entry.is_due(now)).count();
+                assert!(db.dead(now) <= dead * 2 + 100, "{} of {dead}", db.dead(now));
                 most_dead = most_dead.max(dead * 10_000 / db.with_expiry());
             }
         }
@@ -415,5 +476,55 @@ mod tests {
             "{} % of the keys that expire are dead",
             most_dead as f64 / 100.0
         );
+    }
+
+    /// A database with keys that expire after `ttls_ms`, at `now`.
+    fn expiring(ttls_ms: impl Iterator<Item = UnixMs>, now: UnixMs) -> Db {
+        let mut db = Db::new();
+        for (i, ttl) in ttls_ms.enumerate() {
+            let clock = Clock { now_ms: now, ..Clock::default() };
+            db.insert(Entry::string(i.to_string().as_bytes(), b"value", Some(now + ttl)), clock);
+        }
+        db
+    }
+
+    #[test]
+    fn keys_expire_by_a_clock_that_was_set_back() {
+        let (now, hour) = (1_700_000_000_000, 3_600_000);
+        let mut db = expiring((0..5000).map(|i| 2000 + i), now);
+        assert!(db.expire(now, || true, drop));
+        let back = now - hour;
+        let clock = Clock { now_ms: back, ..Clock::default() };
+        for i in 0..5000 {
+            let entry = Entry::string(format!("new{i}").as_bytes(), b"", Some(back + 1000));
+            db.insert(entry, clock);
+        }
+        // The index is made anew in slices: each ends when it is told to.
+        let slices = (0..10_000).take_while(|_| !db.expire(back, || false, drop)).count();
+        assert!((10..10_000).contains(&slices), "{slices}");
+        assert!(db.expire(back + 2000, || true, drop));
+        assert_eq!((db.len(), db.with_expiry()), (5000, 5000), "the new ones have expired");
+        assert!(db.expire(now + 2500, || true, drop));
+        // To a tick of the wheel.
+        assert!(db.len().abs_diff(4500) <= 16, "the others expire in their time: {}", db.len());
+    }
+
+    #[test]
+    fn dead_keys_are_counted_also_where_the_wheel_has_not_turned() {
+        let now = 1_700_000_000_000;
+        // An hour in which the wheel stood still; then of half of the keys is known that they died.
+        let mut db = expiring((0..20_000).map(|i| i * 360), now);
+        let later = now + 3_600_000;
+        for (now, dead) in [(now, 0), (later, 10_000), (later + 3_600_000, 20_000)] {
+            let counted = db.dead(now + 20);
+            assert!(counted.abs_diff(dead) <= 1500, "{counted} of {dead}");
+        }
+        // What leads to nothing is no dead key.
+        (0..20_000).for_each(|i| drop(db.remove(i.to_string().as_bytes())));
+        assert_eq!(db.dead(later), 0);
+        // In the midst of its work.
+        let mut db = expiring((0..20_000).map(|i| i % 7), now);
+        assert!(!db.expire(now + 100, || false, drop));
+        assert!(db.dead(now + 100).abs_diff(db.len()) <= 500, "{}", db.dead(now + 100));
     }
 }

@@ -102,7 +102,7 @@ fn set_active_defrag(server: &mut Server, on: bool) -> Result<(), &'static str> 
 }
 
 fn facts(server: &Server) -> Facts {
-    let it = &server.counters;
+    let (it, lookups) = (&server.counters, server.lookups());
     Facts {
         uptime_ms: server.started.elapsed().as_millis() as u64,
         keys: server.dbs.iter().map(|db| db.len() as u64).sum(),
@@ -116,8 +116,8 @@ fn facts(server: &Server) -> Facts {
         expired_keys: server.dbs.iter().map(|db| db.expired_keys).sum(),
         evicted_keys: it.evicted_keys,
         evicted_clients: it.evicted_clients,
-        keyspace_hits: it.keyspace_hits,
-        keyspace_misses: it.keyspace_misses,
+        keyspace_hits: lookups.hits,
+        keyspace_misses: lookups.misses,
         net_input_bytes: it.net_input_bytes,
         net_output_bytes: it.net_output_bytes,
         output_limit_disconnections: it.output_buffer_disconnections,

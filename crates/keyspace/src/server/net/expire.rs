@@ -21,7 +21,7 @@ pub(crate) struct ExpireCycle {
     not_before: Option<Instant>,
     /// The database to begin with: the one in which the last slice ended.
     next_db: usize,
-    /// Keys that have come up and are still there, in percent of those that expire: a running mean.
+    /// Keys that have expired and are still there, in percent of those that expire: a running mean.
     stale_percent: f64,
     /// Slices that ended for want of time.
     cap_reached: u64,
@@ -44,9 +44,10 @@ impl ExpireCycle {
 
 /// Notes how many dead keys there are: in every tick.
 pub(super) fn note_stale(server: &mut Server) {
-    let pending: usize = server.dbs.iter().map(|db| db.expiry().pending()).sum();
+    let now = server.clock.now_ms;
+    let dead: usize = server.dbs.iter().map(|db| db.dead(now)).sum();
     let all: usize = server.dbs.iter().map(|db| db.with_expiry()).sum();
-    let percent = pending as f64 * 100.0 / all.max(1) as f64;
+    let percent = dead as f64 * 100.0 / all.max(1) as f64;
     // As there: a twentieth of the present, the rest of the past.
     let mean = &mut server.expire_cycle.stale_percent;
     *mean = percent.min(100.0) * 0.05 + *mean * 0.95;

@@ -13,7 +13,7 @@ fn check_length(ctx: &Ctx<'_>, bytes: u64) -> Result<(), Fail> {
 pub(super) fn append(ctx: &mut Ctx<'_>) -> Handled {
     let (key, more) = (ctx.args.at(1), ctx.args.at(2));
     let (db, clock) = ctx.db();
-    let before = string_of(db, key, clock)?.map(|bytes| bytes.len());
+    let before = string_of(db.peek(key, clock))?.map(|bytes| bytes.len());
     let Some(before) = before else {
         store(ctx, key, more, None);
         ctx.reply().count(more.len());
@@ -32,9 +32,8 @@ pub(super) fn append(ctx: &mut Ctx<'_>) -> Handled {
 pub(super) fn strlen(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
     let (db, reply, clock) = ctx.parts();
-    let length = string_of(db, key, clock)?.map(|bytes| bytes.len());
+    let length = string_of(db.read(key, clock))?.map(|bytes| bytes.len());
     reply.count(length.unwrap_or(0));
-    ctx.count_lookup(length.is_some());
     Ok(())
 }
 
@@ -43,7 +42,7 @@ pub(super) fn setrange(ctx: &mut Ctx<'_>) -> Handled {
     let offset = int(ctx.args.at(2))?;
     let offset = u64::try_from(offset).map_err(|_| Fail::Fixed("ERR offset is out of range"))?;
     let (db, clock) = ctx.db();
-    let before = string_of(db, key, clock)?.map(|bytes| bytes.len());
+    let before = string_of(db.lookup(key, clock))?.map(|bytes| bytes.len());
     if value.is_empty() {
         ctx.reply().count(before.unwrap_or(0));
         return Ok(());
@@ -56,7 +55,7 @@ pub(super) fn setrange(ctx: &mut Ctx<'_>) -> Handled {
     }
     // What lies between the old end and the offset is zeros.
     let length = before.unwrap_or(0).max(end);
-    if let Some(bytes) = db.lookup(key, clock).and_then(|entry| entry.resize_string(length)) {
+    if let Some(bytes) = db.peek(key, clock).and_then(|entry| entry.resize_string(length)) {
         bytes[start..end].copy_from_slice(value);
     }
     reply.count(length);
@@ -67,7 +66,7 @@ pub(super) fn getrange(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
     let (start, stop) = (int(ctx.args.at(2))?, int(ctx.args.at(3))?);
     let (db, reply, clock) = ctx.parts();
-    let bytes = string_of(db, key, clock)?.unwrap_or_default();
+    let bytes = string_of(db.read(key, clock))?.unwrap_or_default();
     let (first, count) = substring(start, stop, bytes.len());
     reply.bulk(&bytes[first..first + count]);
     Ok(())

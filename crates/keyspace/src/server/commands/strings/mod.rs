@@ -13,7 +13,7 @@ use numbers::{decr, decrby, incr, incrby, incrbyfloat};
 use super::fail::int;
 use super::flag::{DENYOOM, FAST, READONLY, WRITE};
 use super::{CommandSpec, Ctx, Fail, Handled};
-use crate::server::db::{Clock, Db, Entry, UnixMs, ValueRef};
+use crate::server::db::{Entry, UnixMs, ValueRef};
 use crate::server::resp::{Args, Reply};
 use std::borrow::Cow;
 
@@ -126,9 +126,9 @@ pub(crate) const TABLE: &[CommandSpec] = &[
     ),
 ];
 
-/// The string of a key.
-fn string_of<'d>(db: &'d mut Db, key: &[u8], clock: Clock) -> Result<Option<Cow<'d, [u8]>>, Fail> {
-    match db.lookup(key, clock) {
+/// The string of an entry that was looked up.
+fn string_of(entry: Option<&mut Entry>) -> Result<Option<Cow<'_, [u8]>>, Fail> {
+    match entry {
         None => Ok(None),
         Some(entry) => entry.value().to_bytes().map(Some).ok_or(Fail::WRONG_TYPE),
     }
@@ -227,8 +227,7 @@ impl<'a> Options<'a> {
 fn get(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
     let (db, reply, clock) = ctx.parts();
-    let found = reply_string(reply, db.lookup(key, clock))?;
-    ctx.count_lookup(found);
+    reply_string(reply, db.read(key, clock))?;
     Ok(())
 }
 
@@ -242,15 +241,13 @@ fn set(ctx: &mut Ctx<'_>) -> Handled {
     let options = Options::read(ctx, 3, true)?;
     let at = options.expires_at(ctx)?;
     let (db, reply, clock) = ctx.parts();
-    let entry = db.peek(key, clock);
-    let (is_there, kept) = match &entry {
+    if options.get {
+        reply_string(reply, db.read(key, clock))?;
+    }
+    let (is_there, kept) = match db.peek(key, clock) {
         Some(entry) => (true, entry.expires_at()),
         None => (false, None),
     };
-    if options.get {
-        reply_string(reply, entry)?;
-        ctx.count_lookup(is_there);
-    }
     if (options.only_new && is_there) || (options.only_old && !is_there) {
         if !options.get {
             ctx.reply().null();
@@ -268,7 +265,7 @@ fn set(ctx: &mut Ctx<'_>) -> Handled {
 fn setnx(ctx: &mut Ctx<'_>) -> Handled {
     let (key, value) = (ctx.args.at(1), ctx.args.at(2));
     let (db, clock) = ctx.db();
-    let is_new = db.peek(key, clock).is_none();
+    let is_new = db.lookup(key, clock).is_none();
     if is_new {
         store(ctx, key, value, None);
     }
@@ -288,8 +285,7 @@ fn setex(ctx: &mut Ctx<'_>) -> Handled {
 fn getset(ctx: &mut Ctx<'_>) -> Handled {
     let (key, value) = (ctx.args.at(1), ctx.args.at(2));
     let (db, reply, clock) = ctx.parts();
-    let found = reply_string(reply, db.lookup(key, clock))?;
-    ctx.count_lookup(found);
+    reply_string(reply, db.read(key, clock))?;
     store(ctx, key, value, None);
     Ok(())
 }
@@ -297,11 +293,9 @@ fn getset(ctx: &mut Ctx<'_>) -> Handled {
 fn getdel(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
     let (db, reply, clock) = ctx.parts();
-    let found = reply_string(reply, db.lookup(key, clock))?;
-    if found {
+    if reply_string(reply, db.read(key, clock))? {
         db.remove(key);
     }
-    ctx.count_lookup(found);
     Ok(())
 }
 
@@ -309,9 +303,7 @@ fn getex(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
     let options = Options::read(ctx, 2, false)?;
     let (db, reply, clock) = ctx.parts();
-    let found = reply_string(reply, db.lookup(key, clock))?;
-    ctx.count_lookup(found);
-    if !found {
+    if !reply_string(reply, db.read(key, clock))? {
         return Ok(());
     }
     // Only now: where there is no key, no time is wrong.
@@ -332,14 +324,9 @@ fn mget(ctx: &mut Ctx<'_>) -> Handled {
     for key in keys {
         let (db, reply, clock) = ctx.parts();
         // What is no string counts as missing here.
-        let found = match reply_string(reply, db.lookup(key, clock)) {
-            Ok(found) => found,
-            Err(_) => {
-                reply.null();
-                false
-            }
-        };
-        ctx.count_lookup(found);
+        if reply_string(reply, db.read(key, clock)).is_err() {
+            reply.null();
+        }
     }
     Ok(())
 }

@@ -52,10 +52,10 @@ pub(super) fn incrbyfloat(ctx: &mut Ctx<'_>) -> Handled {
     let key = ctx.args.at(1);
     let (db, clock) = ctx.db();
     // A key of another kind is told first, as there.
-    string_of(db, key, clock)?;
+    string_of(db.peek(key, clock))?;
     let by = float(ctx.args.at(2))?;
     let (db, reply, clock) = ctx.parts();
-    let before = match string_of(db, key, clock)? {
+    let before = match string_of(db.peek(key, clock))? {
         None => LongDouble::ZERO,
         Some(bytes) => float(&bytes)?,
     };
