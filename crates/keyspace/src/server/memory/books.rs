@@ -162,10 +162,13 @@ mod tests {
 
     #[test]
     fn the_lines_make_up_active_and_more() {
-        let stats = tallow::stats();
-        let books = Books::of(&stats);
-        let resident = stats.active_bytes + stats.dirty_bytes + stats.metadata_bytes;
-        assert_eq!(books.sum_bytes(), resident);
+        // While other tests allocate, the figures are not all of one moment: one will be quiet.
+        let is_balanced = || {
+            let stats = tallow::stats();
+            let resident = stats.active_bytes + stats.dirty_bytes + stats.metadata_bytes;
+            Books::of(&stats).sum_bytes() == resident
+        };
+        assert!((0..10_000).any(|_| is_balanced()), "{:#?}", Books::of(&tallow::stats()));
         assert_eq!(word("output buffers, normal"), "output_buffers_normal");
     }
 }
