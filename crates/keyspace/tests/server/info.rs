@@ -137,23 +137,7 @@ fn the_other_allocator_answers_too() {
 
 #[test]
 fn a_server_on_the_other_allocator_does_not_start_with_active_defragmentation() {
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_keyspace"))
-        .args(["serve", "--port", "0", "--allocator", "system", "--activedefrag", "yes"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let start = std::time::Instant::now();
-    while child.try_wait().expect("it was started").is_none() {
-        if start.elapsed() > std::time::Duration::from_secs(20) {
-            // It would never end.
-            let _ = child.kill();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    let output = child.wait_with_output().expect("it has ended");
-    assert!(!output.status.success());
-    let told = String::from_utf8_lossy(&output.stderr);
+    let told = Server::refused(&["--allocator", "system", "--activedefrag", "yes"]);
     assert!(told.contains("requires a server that runs on Tallow"), "{told}");
 }
 

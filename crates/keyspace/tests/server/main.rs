@@ -5,6 +5,7 @@
 mod books;
 mod clients;
 mod commands;
+mod config;
 mod differential;
 mod evict;
 mod expiry;
@@ -15,5 +16,6 @@ mod page;
 mod protocol;
 mod real_clients;
 mod redis_server;
+mod sockets;
 mod strangers;
 mod support;

@@ -1,7 +1,8 @@
 //! The page over HTTP: what is served, who may act, and what headless Chromium makes of it.
 
+use crate::support::{Raw, outer_address};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -50,7 +51,12 @@ impl Page {
 
     /// The status and the rest of the answer.
     fn ask(&self, line: &str, headers: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).expect("a connection");
+        self.ask_at([127, 0, 0, 1].into(), line, headers)
+    }
+
+    /// The same at this address.
+    fn ask_at(&self, address: IpAddr, line: &str, headers: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect((address, self.http_port)).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
         let request = format!("{line} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("it takes them");
@@ -167,6 +173,31 @@ fn strangers_on_an_open_address_see_no_figures() {
     // The page itself says nothing.
     assert_eq!(page.ask("GET /", local).0, 200);
     assert_eq!(page.ask("GET /healthz", local).0, 200);
+}
+
+/// And nothing at all once there is no password any more.
+#[test]
+fn without_a_password_other_machines_see_no_page() {
+    let Some(outer) = outer_address() else { return };
+    let page = Page::start_with(&["--http", "0.0.0.0:0", "--requirepass", "secret"]);
+    let token = format!("Host: localhost\r\nX-Keyspace-Token: {}\r\n", page.token);
+    let status = |address, path: &str| page.ask_at(address, &format!("GET {path}"), &token).0;
+    let mut it =
+        Raw { stream: TcpStream::connect(("127.0.0.1", page.port)).expect("a connection") };
+    it.ask("AUTH secret", "+OK\r\n");
+    for (setting, seen) in [
+        ("requirepass secret", 200),
+        ("requirepass \"\"", 403),
+        ("protected-mode no", 200),
+        ("protected-mode yes", 403),
+        ("requirepass other", 200),
+    ] {
+        it.ask(&format!("CONFIG SET {setting}"), "+OK\r\n");
+        for path in ["/", "/healthz", "/api/state"] {
+            assert_eq!(status(outer, path), seen, "{setting} {path}");
+            assert_eq!(status([127, 0, 0, 1].into(), path), 200, "{setting} {path}");
+        }
+    }
 }
 
 #[test]

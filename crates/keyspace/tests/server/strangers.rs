@@ -1,7 +1,7 @@
 //! Those who have not said the password, or come from elsewhere: what they get, and what they cost.
 
 use crate::clients::{account, wait_for};
-use crate::support::Server;
+use crate::support::{Server, outer_address};
 use std::io::{Read, Write};
 
 const REFUSED: &[u8] = b"-NOAUTH Authentication required.\r\n";
@@ -52,4 +52,33 @@ fn whoever_says_the_password_is_told_all_from_then_on() {
     other.stream.read_exact(&mut bytes).expect("the map and the value");
     let text = String::from_utf8_lossy(&bytes);
     assert!(text.starts_with("*14\r\n$6\r\nserver\r\n"), "{}", &text[..200]);
+}
+
+#[test]
+fn without_a_password_other_machines_are_turned_away() {
+    let Some(outer) = outer_address() else { return };
+    let server = Server::start(&["--bind", "0.0.0.0", "--requirepass", "secret"]);
+    let mut it = server.raw();
+    it.ask("AUTH secret", "+OK\r\n");
+    let may_connect = || {
+        let mut far = server.raw_at(outer);
+        let mut answer = Vec::new();
+        // It may be gone before that arrives.
+        let _ = far.stream.write_all(b"PING\r\nQUIT\r\n");
+        let _ = far.stream.read_to_end(&mut answer);
+        assert!(answer.is_empty() || answer[0] == b'-' || answer.starts_with(b"+PONG"));
+        answer.starts_with(b"+PONG") || answer.starts_with(REFUSED)
+    };
+    assert!(may_connect(), "it has only to say the password");
+    it.ask("CONFIG SET requirepass \"\"", "+OK\r\n");
+    assert!(!may_connect());
+    let mut far = server.raw_at(outer);
+    far.expect(b"-DENIED ");
+    server.raw().ask("PING", "+PONG\r\n");
+    it.ask("CONFIG SET protected-mode no", "+OK\r\n");
+    assert!(may_connect());
+    it.ask("CONFIG SET protected-mode yes", "+OK\r\n");
+    assert!(!may_connect());
+    it.ask("CONFIG SET requirepass other", "+OK\r\n");
+    assert!(may_connect());
 }

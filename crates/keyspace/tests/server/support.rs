@@ -1,14 +1,14 @@
 //! Starts servers on free ports and talks to them, through a client library or byte by byte.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A server, stopped at the end of its test.
 pub struct Server {
     child: Child,
-    /// Where it listens.
+    /// Where it listens; 0 if on a unix socket only.
     pub port: u16,
     /// The password it was started with.
     password: Option<String>,
@@ -28,12 +28,32 @@ impl Server {
         BufReader::new(stdout).read_line(&mut line).expect("a line");
         let port = line.split_whitespace().skip_while(|word| *word != "port").nth(1);
         let port = port.and_then(|port| port.parse().ok());
+        assert!(line.starts_with("Ready to accept"), "{line:?}");
         let password = options.iter().skip_while(|it| **it != "--requirepass").nth(1);
-        Self {
-            port: port.unwrap_or_else(|| panic!("no port in {line:?}")),
-            child,
-            password: password.map(|it| (*it).to_owned()),
+        Self { port: port.unwrap_or(0), child, password: password.map(|it| (*it).to_owned()) }
+    }
+
+    /// What a server says on standard error that does not start with these options.
+    pub fn refused(options: &[&str]) -> String {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_keyspace"))
+            .args(["serve", "--port", "0"])
+            .args(options)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let start = Instant::now();
+        while child.try_wait().expect("it was started").is_none() {
+            if start.elapsed() > Duration::from_secs(20) {
+                // It would never end.
+                let _ = child.kill();
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let output = child.wait_with_output().expect("it has ended");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && output.status.code().is_some(), "{told}");
+        told
     }
 
     /// A connection of the client library, which has said the password.
@@ -46,7 +66,12 @@ impl Server {
 
     /// A bare connection.
     pub fn raw(&self) -> Raw {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
+        self.raw_at(IpAddr::from([127, 0, 0, 1]))
+    }
+
+    /// A bare connection to this address.
+    pub fn raw_at(&self, address: IpAddr) -> Raw {
+        let stream = TcpStream::connect((address, self.port)).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
         Raw { stream }
     }
@@ -71,6 +96,19 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// An address of this machine that other machines would use; `None`, said on standard error, if it has
+/// none. Whoever connects to it comes from it.
+pub fn outer_address() -> Option<IpAddr> {
+    // Nothing is sent: the system only chooses where from it would be.
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    let address = socket.connect("203.0.113.1:9").and_then(|()| socket.local_addr());
+    let found = address.ok().map(|it| it.ip()).filter(|it| !it.is_loopback());
+    if found.is_none() {
+        eprintln!("skipped: this machine has no address but the loopback interface's");
+    }
+    found
 }
 
 /// A bare connection.

@@ -53,10 +53,12 @@ pub(crate) enum Field {
     Bool(fn(&mut Config) -> &mut bool),
     /// A whole number from .. to.
     Int(fn(&mut Config) -> &mut i64, i64, i64),
-    /// Bytes, with units, not below a least value.
-    Bytes(fn(&mut Config) -> &mut u64, u64),
+    /// Bytes, with units, from .. to.
+    Bytes(fn(&mut Config) -> &mut u64, u64, u64),
     /// Bytes, or a part of `maxmemory`.
     Share(fn(&mut Config) -> &mut Share),
+    /// Permissions of a file, in octal digits; 0 for what it gets by itself.
+    Octal(fn(&mut Config) -> &mut u32),
     /// Any text.
     Text(fn(&mut Config) -> &mut String),
     /// One of some words, kept as its index.
@@ -90,13 +92,10 @@ impl Field {
                 }
                 *at(config) = number;
             }
-            Self::Bytes(at, least) => {
+            Self::Bytes(at, least, most) => {
                 let bytes = parse_bytes(text).ok_or("argument must be a memory value")?;
-                if bytes < least {
-                    return Err(format!(
-                        "argument must be between {least} and {} inclusive",
-                        u64::MAX
-                    ));
+                if !(least..=most).contains(&bytes) {
+                    return Err(format!("argument must be between {least} and {most} inclusive"));
                 }
                 *at(config) = bytes;
             }
@@ -108,6 +107,10 @@ impl Field {
                         parse_bytes(text).ok_or("argument must be a memory or percent value")?,
                     ),
                 }
+            }
+            Self::Octal(at) => {
+                let number = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+                *at(config) = number.ok_or("argument must be permissions in octal digits")?;
             }
             Self::Text(at) => text.clone_into(at(config)),
             Self::Word(at, words) => {
@@ -135,11 +138,12 @@ impl Field {
         match self {
             Self::Bool(at) => if *at(config) { "yes" } else { "no" }.to_owned(),
             Self::Int(at, ..) => at(config).to_string(),
-            Self::Bytes(at, _) => at(config).to_string(),
+            Self::Bytes(at, ..) => at(config).to_string(),
             Self::Share(at) => match at(config) {
                 Share::Bytes(bytes) => bytes.to_string(),
                 Share::Percent(percent) => format!("{percent}%"),
             },
+            Self::Octal(at) => format!("{:o}", at(config)),
             Self::Text(at) => at(config).clone(),
             Self::Word(at, words) => words[*at(config)].to_owned(),
             Self::Policy(at) => {

@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) port: i64,
     pub(crate) bind: String,
     pub(crate) unixsocket: String,
+    pub(crate) unixsocketperm: u32,
     pub(crate) protected_mode: bool,
     pub(crate) requirepass: String,
     pub(crate) databases: i64,
@@ -79,6 +80,12 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// Whether only this machine may connect: there is no password, and nobody has said that there
+    /// need not be one.
+    pub(crate) fn is_protected(&self) -> bool {
+        self.protected_mode && self.requirepass.is_empty()
+    }
+
     /// Whether `maxmemory` is a limit on RSS.
     pub(crate) fn counts_resident(&self) -> bool {
         self.maxmemory_counts != 0

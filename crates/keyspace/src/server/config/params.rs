@@ -41,7 +41,7 @@ impl Param {
     }
 }
 
-use Field::{Bool, Bytes, Int, OutputLimits, Policy, Share, Text, Word};
+use Field::{Bool, Bytes, Int, Octal, OutputLimits, Policy, Share, Text, Word};
 
 /// All of them.
 pub(crate) static TABLE: &[Param] = &[
@@ -49,6 +49,7 @@ pub(crate) static TABLE: &[Param] = &[
     Param::fixed("port", "6379", Int(|c| &mut c.port, 0, 65535)),
     Param::fixed("bind", "127.0.0.1", Text(|c| &mut c.bind)),
     Param::fixed("unixsocket", "", Text(|c| &mut c.unixsocket)),
+    Param::fixed("unixsocketperm", "0", Octal(|c| &mut c.unixsocketperm)),
     Param::new("protected-mode", "yes", Bool(|c| &mut c.protected_mode)),
     Param::new("requirepass", "", Text(|c| &mut c.requirepass)),
     Param::fixed("tcp-backlog", "511", Int(|c| &mut c.tcp_backlog, 0, i32::MAX as i64)),
@@ -69,7 +70,7 @@ pub(crate) static TABLE: &[Param] = &[
     Param::new("save", "", Text(|c| &mut c.save)),
     Param::fixed("appendonly", "no", Bool(|c| &mut c.appendonly)),
     // maxmemory.
-    Param::new("maxmemory", "0", Bytes(|c| &mut c.maxmemory, 0)).then(maxmemory::changed),
+    Param::new("maxmemory", "0", Bytes(|c| &mut c.maxmemory, 0, u64::MAX)).then(maxmemory::changed),
     Param::new("maxmemory-policy", "noeviction", Policy(|c| &mut c.maxmemory_policy))
         .then(maxmemory::changed),
     Param::new("maxmemory-samples", "5", Int(|c| &mut c.maxmemory_samples, 1, 64)),
@@ -92,9 +93,14 @@ pub(crate) static TABLE: &[Param] = &[
     Param::new(
         "client-query-buffer-limit",
         "1gb",
-        Bytes(|c| &mut c.client_query_buffer_limit, 1 << 20),
+        Bytes(|c| &mut c.client_query_buffer_limit, 1 << 20, u64::MAX),
     ),
-    Param::new("proto-max-bulk-len", "512mb", Bytes(|c| &mut c.proto_max_bulk_len, 1 << 20)),
+    // Hashes and lists keep the lengths of what is in them in 32 bits.
+    Param::new(
+        "proto-max-bulk-len",
+        "512mb",
+        Bytes(|c| &mut c.proto_max_bulk_len, 1 << 20, u32::MAX as u64),
+    ),
     Param::new(
         "client-output-buffer-limit",
         "normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60",
@@ -107,7 +113,7 @@ pub(crate) static TABLE: &[Param] = &[
     Param::new(
         "active-defrag-ignore-bytes",
         "100mb",
-        Bytes(|c| &mut c.active_defrag_ignore_bytes, 1),
+        Bytes(|c| &mut c.active_defrag_ignore_bytes, 1, u64::MAX),
     ),
     Param::new(
         "active-defrag-threshold-lower",

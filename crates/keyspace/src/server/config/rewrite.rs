@@ -6,7 +6,8 @@
 //! come at its end. Redis does the same, by the same rules.
 //!
 //! The new file replaces the old one in one go: it is written beside it, then renamed. Whoever reads
-//! it meanwhile, or after the machine has failed, finds the one or the other.
+//! it meanwhile, or after the machine has failed, finds the one or the other. There may be a password
+//! in it: whoever could not read the old file can read the new one at no moment.
 
 use super::Config;
 use super::file::split_words;
@@ -14,8 +15,9 @@ use super::kind::{CLIENT_CLASSES, Field};
 use super::params::{Param, TABLE};
 use anyhow::Context;
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 /// What stands above the parameters that were added.
@@ -82,7 +84,7 @@ impl Config {
     fn line(&mut self, param: &Param, class: usize) -> String {
         let name = param.name;
         match param.field {
-            Field::Bytes(at, _) => format!("{name} {}", with_unit(*at(self))),
+            Field::Bytes(at, ..) => format!("{name} {}", with_unit(*at(self))),
             Field::OutputLimits(at) => {
                 let limit = at(self)[class];
                 let (hard, soft) = (with_unit(limit.hard_bytes), with_unit(limit.soft_bytes));
@@ -154,15 +156,18 @@ fn quoted(text: &str) -> String {
     word + "\""
 }
 
-/// Puts a file with this text in the place of the one at `path`, with its permissions.
+/// Puts a file with this text in the place of the one at `path`, with its owner and permissions.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".rewrite-{}", std::process::id()));
     let beside = path.with_file_name(name);
-    let written = write_new(&beside, text).and_then(|()| {
+    // One that was killed in the midst of this may have left its own; and nobody else's is followed.
+    let _ = fs::remove_file(&beside);
+    let written = write_new(&beside, text).and_then(|file| {
         if let Ok(old) = fs::metadata(path) {
-            fs::set_permissions(&beside, old.permissions())?;
+            take_over(&file, &old)?;
         }
+        file.sync_all()?;
         fs::rename(&beside, path)
     });
     if written.is_err() {
@@ -174,10 +179,23 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+/// Writes a file that only its owner can read.
+fn write_new(path: &Path, text: &str) -> std::io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()
+    Ok(file)
+}
+
+/// Gives a file the owner, group and permissions of the one it replaces.
+fn take_over(file: &File, old: &Metadata) -> std::io::Result<()> {
+    let new = file.metadata()?;
+    let is_same = (new.uid(), new.gid()) == (old.uid(), old.gid());
+    let mut mode = old.mode() & 0o777;
+    if !is_same && fchown(file, Some(old.uid()), Some(old.gid())).is_err() {
+        // What its group might do, another group would be able to.
+        mode &= 0o700;
+    }
+    file.set_permissions(Permissions::from_mode(mode))
 }
 
 #[cfg(test)]
@@ -237,6 +255,29 @@ bind 127.0.0.1 -::1
         let mut again = read(&new);
         for param in TABLE {
             assert_eq!(param.field.get(&mut again), param.field.get(&mut config), "{}", param.name);
+        }
+    }
+
+    #[test]
+    fn nobody_can_read_what_they_could_not() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
+        let new = folder.path().join("new");
+        write_new(&new, "requirepass secret").expect("written");
+        assert_eq!(mode(&new), 0o600);
+        assert!(write_new(&new, "").is_err(), "what is there is not written to");
+        // Where the new file is to be written first, somebody has laid a link to another one.
+        let other = folder.path().join("other");
+        fs::write(&other, "as it was").expect("written");
+        for wanted in [0o600, 0o640, 0o644] {
+            let path = folder.path().join("a.conf");
+            fs::write(&path, "old").expect("written");
+            fs::set_permissions(&path, Permissions::from_mode(wanted)).expect("its owner may");
+            let beside = folder.path().join(format!("a.conf.rewrite-{}", std::process::id()));
+            std::os::unix::fs::symlink(&other, beside).expect("a link");
+            replace(&path, "new").expect("replaced");
+            assert_eq!((mode(&path), fs::read(&path).expect("text")), (wanted, b"new".to_vec()));
+            assert_eq!(fs::read(&other).expect("text"), b"as it was");
         }
     }
 

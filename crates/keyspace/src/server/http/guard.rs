@@ -6,7 +6,8 @@
 //! only if that has no header of its own: so acting needs the token in a header, and an `Origin`,
 //! where there is one, must be this place. The token is new at each start, compared in constant
 //! time, and printed on the console; cookies, which browsers add by themselves, are not used. Where
-//! the address can be reached from other machines, figures are shown for the token only too.
+//! the address can be reached from other machines, figures are shown for the token only too; and
+//! while the server has no password and is in protected mode, other machines are shown nothing.
 
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HOST, ORIGIN};

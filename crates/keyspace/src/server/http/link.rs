@@ -7,6 +7,8 @@ use crate::server::Server;
 use crate::server::config::Config;
 use mio::Waker;
 use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
@@ -49,9 +51,15 @@ pub(super) enum Ask {
 pub(super) struct PageEnd {
     asks: Sender<Ask>,
     waker: Waker,
+    is_protected: Arc<AtomicBool>,
 }
 
 impl PageEnd {
+    /// Whether only this machine may look ([`Config::is_protected`]), as the loop has said last.
+    pub(super) fn is_protected(&self) -> bool {
+        self.is_protected.load(Ordering::Relaxed)
+    }
+
     /// Asks, and waits for the answer; `None` if the loop is gone.
     pub(super) async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
         let (to, answer) = oneshot::channel();
@@ -65,15 +73,24 @@ impl PageEnd {
 #[derive(Debug)]
 pub(crate) struct LoopEnd {
     asks: Receiver<Ask>,
+    /// Relaxed on both sides: it is about nothing but itself.
+    is_protected: Arc<AtomicBool>,
 }
 
 /// Both ends.
 pub(super) fn link(waker: Waker) -> (PageEnd, LoopEnd) {
     let (to, asks) = channel();
-    (PageEnd { asks: to, waker }, LoopEnd { asks })
+    let is_protected = Arc::new(AtomicBool::new(true));
+    let page_end = PageEnd { asks: to, waker, is_protected: Arc::clone(&is_protected) };
+    (page_end, LoopEnd { asks, is_protected })
 }
 
 impl LoopEnd {
+    /// Lets the page know what has changed about who may look.
+    pub(crate) fn follow(&self, config: &Config) {
+        self.is_protected.store(config.is_protected(), Ordering::Relaxed);
+    }
+
     /// Does what was asked for. An answer that nobody waits for any more is dropped.
     pub(crate) fn answer(&self, server: &mut Server) {
         for ask in self.asks.try_iter() {

@@ -70,7 +70,7 @@ pub(crate) fn start(config: &Config, waker: Waker) -> anyhow::Result<(LoopEnd, S
         .http
         .parse()
         .with_context(|| format!("http {}: not an address such as 127.0.0.1:8080", config.http))?;
-    if !is_loopback(address.ip()) && config.requirepass.is_empty() && config.protected_mode {
+    if !is_loopback(address.ip()) && config.is_protected() {
         bail!(
             "http {address} would let anybody in; set requirepass to a password, or \
              protected-mode to no if the network keeps strangers out"
@@ -82,6 +82,7 @@ pub(crate) fn start(config: &Config, waker: Waker) -> anyhow::Result<(LoopEnd, S
     let guard = Guard::new()?;
     let url = format!("http://{address}/#token={}", guard.token());
     let (link, loop_end) = link(waker);
+    loop_end.follow(config);
     std::thread::Builder::new()
         .name("page".to_owned())
         .stack_size(STACK_BYTES)
@@ -106,7 +107,7 @@ async fn accept(listener: TcpListener, page: Rc<Page>) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             // Out of descriptors, most likely.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -114,7 +115,8 @@ async fn accept(listener: TcpListener, page: Rc<Page>) -> anyhow::Result<()> {
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let page = Rc::clone(&page);
         tokio::task::spawn_local(async move {
-            let service = service_fn(move |request| respond(Rc::clone(&page), request));
+            let is_local = is_loopback(peer.ip());
+            let service = service_fn(move |request| respond(Rc::clone(&page), is_local, request));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
@@ -128,7 +130,14 @@ async fn accept(listener: TcpListener, page: Rc<Page>) -> anyhow::Result<()> {
     }
 }
 
-async fn respond(page: Rc<Page>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn respond(
+    page: Rc<Page>,
+    is_local: bool,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    if !is_local && page.link.is_protected() {
+        return Ok(plain(StatusCode::FORBIDDEN, "the server is in protected mode"));
+    }
     // Bodies are never read: hyper closes the connection behind one that was sent.
     Ok(match (Guard::is_for_us(request.headers()), request.method()) {
         (false, _) => plain(StatusCode::MISDIRECTED_REQUEST, "not the name of this server"),

@@ -13,7 +13,7 @@
 //! How it waits: [`wait`](super::wait).
 
 use super::client::Client;
-use super::listen::{Listener, listen};
+use super::listen::{Listener, listen, remove_socket};
 use super::wait::Watch;
 use super::{cron, expire, limits, log};
 use crate::gauge::Allocator;
@@ -46,6 +46,12 @@ const SIGNALS: Token = Token(0);
 const FIRST_LISTENER: usize = 1;
 /// Tokens from here on are places of clients.
 const FIRST_CLIENT: usize = 64;
+/// What those are told who may not connect: there are too many already, or they are from elsewhere.
+const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
+const DENIED: &[u8] =
+    b"-DENIED This server is in protected mode and has no password: it talks to its \
+    own machine only. There, set requirepass to a password, or protected-mode to no.\r\n";
+
 /// The page has asked for something.
 const PAGE: Token = Token(FIRST_CLIENT - 1);
 
@@ -112,7 +118,7 @@ pub(crate) fn run(mut config: Config, allocator: Allocator) -> anyhow::Result<()
     }
     let result = it.turn_until_shutdown();
     if !it.server.config.unixsocket.is_empty() {
-        let _ = std::fs::remove_file(&it.server.config.unixsocket);
+        remove_socket(&it.server.config.unixsocket);
     }
     tracing::info!("stopped");
     result
@@ -193,6 +199,10 @@ impl EventLoop {
                     }
                 }
             }
+            if let Some(page) = &self.page {
+                // Before anybody is told that it has changed.
+                page.follow(&self.server.config);
+            }
             // Replies do not wait for what nobody waits for.
             self.write_all();
             due = self.work(is_idle);
@@ -253,10 +263,17 @@ impl EventLoop {
 
     fn welcome(&mut self, mut stream: super::stream::Stream) {
         let server = &mut self.server;
-        if server.clients.len() as i64 >= server.config.maxclients {
+        let refusal = if server.clients.len() as i64 >= server.config.maxclients {
+            Some(FULL)
+        } else if server.config.is_protected() && !stream.is_local() {
+            Some(DENIED)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
             server.counters.rejected_connections += 1;
             // It may not take it: it is gone in any case.
-            let _ = stream.write(b"-ERR max number of clients reached\r\n");
+            let _ = stream.write(refusal);
             return;
         }
         server.counters.connections_received += 1;

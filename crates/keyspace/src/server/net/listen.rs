@@ -2,16 +2,19 @@
 //!
 //! Loopback only, unless `bind` says otherwise; and then a password is wanted or protection must be
 //! switched off in so many words. Redis lets the server start and turns strangers away one by one;
-//! a server that nobody can use as it was meant had better say so at once.
+//! a server that nobody can use as it was meant had better say so at once. Since both can be changed
+//! while it runs, strangers are turned away one by one here too.
 
 use super::stream::Stream;
 use crate::server::config::Config;
 use anyhow::{Context, bail};
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 /// A listening socket.
 #[derive(Debug)]
@@ -65,7 +68,7 @@ pub(crate) fn listen(config: &Config) -> anyhow::Result<(Vec<Listener>, u16)> {
         }
     }
     if !config.unixsocket.is_empty() {
-        listeners.push(Listener::Unix(bind_unix(&config.unixsocket)?));
+        listeners.push(Listener::Unix(bind_unix(config)?));
     }
     if listeners.is_empty() {
         bail!("there is nothing to listen on: set bind or unixsocket");
@@ -84,7 +87,7 @@ fn bind(name: &str, port: u16, config: &Config) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("bind {name}: no such address"))?
         .next()
         .with_context(|| format!("bind {name}: no such address"))?;
-    if !is_loopback(address.ip()) && config.requirepass.is_empty() && config.protected_mode {
+    if !is_loopback(address.ip()) && config.is_protected() {
         bail!(
             "bind {name} would let anybody in; set requirepass to a password, or protected-mode \
              to no if the network keeps strangers out"
@@ -93,8 +96,7 @@ fn bind(name: &str, port: u16, config: &Config) -> anyhow::Result<TcpListener> {
     let listener =
         TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     // Listening once more changes how many may wait, which mio decides by itself.
-    let backlog = i32::try_from(config.tcp_backlog).unwrap_or(i32::MAX);
-    SockRef::from(&listener).listen(backlog).context("tcp-backlog")?;
+    SockRef::from(&listener).listen(backlog(config)).context("tcp-backlog")?;
     Ok(listener)
 }
 
@@ -103,12 +105,37 @@ pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-fn bind_unix(path: &str) -> anyhow::Result<UnixListener> {
+fn bind_unix(config: &Config) -> anyhow::Result<UnixListener> {
+    let path = &config.unixsocket;
     // What a server that was killed has left: a socket that nobody answers on.
     if std::os::unix::net::UnixStream::connect(path)
         .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     {
-        let _ = std::fs::remove_file(path);
+        remove_socket(path);
     }
-    UnixListener::bind(path).with_context(|| format!("cannot listen on {path}"))
+    let listen = || -> io::Result<UnixListener> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        // Nobody can connect before it listens, so nobody can who may not.
+        if config.unixsocketperm != 0 {
+            fs::set_permissions(path, Permissions::from_mode(config.unixsocketperm))?;
+        }
+        socket.listen(backlog(config))?;
+        socket.set_nonblocking(true)?;
+        Ok(UnixListener::from_std(socket.into()))
+    };
+    listen().with_context(|| format!("cannot listen on {path}"))
+}
+
+/// Removes a socket, and nothing else: a file answers as one does that nobody listens on.
+pub(crate) fn remove_socket(path: &str) {
+    if fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket()) {
+        // Whatever is wrong with it, whoever binds it next is told.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// How many may wait to be accepted.
+fn backlog(config: &Config) -> i32 {
+    i32::try_from(config.tcp_backlog).unwrap_or(i32::MAX)
 }

@@ -1,5 +1,6 @@
 //! TCP and unix sockets as one.
 
+use super::listen::is_loopback;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -51,6 +52,14 @@ impl Stream {
             .with_interval(interval)
             .with_retries(3);
         SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+    }
+
+    /// Whether the peer is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.peer_addr().is_ok_and(|it| is_loopback(it.ip())),
+            Self::Unix(_) => true,
+        }
     }
 
     /// Whether it is a unix socket.
