@@ -13,6 +13,8 @@ use crate::support::Server;
 
 /// Small limits, so that hashes are often converted.
 const OPTIONS: [&str; 4] = ["--hash-max-listpack-entries", "6", "--hash-max-listpack-value", "12"];
+/// What theirs is started with anyway.
+const DEBUG: [&str; 2] = ["--enable-debug-command", "yes"];
 
 /// A seeded source of arguments.
 struct Draw(u64);
@@ -264,7 +266,7 @@ impl Both {
 
     fn start_with(options: &[&str]) -> Option<Self> {
         let redis = RedisServer::start(options)?;
-        let server = Server::start(options);
+        let server = Server::start(&[options, &DEBUG].concat());
         let (ours, theirs) = (Peer::of(server.port), redis.connect());
         let shows = std::env::var_os("KEYSPACE_SHOW_REPLIES").is_some();
         Some(Self { server, redis, ours, theirs, differences: Vec::new(), shows })

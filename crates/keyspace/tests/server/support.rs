@@ -33,6 +33,11 @@ impl Server {
         Self { port: port.unwrap_or(0), child, password: password.map(|it| (*it).to_owned()) }
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What a server says on standard error that does not start with these options.
     pub fn refused(options: &[&str]) -> String {
         let mut child = Command::new(env!("CARGO_BIN_EXE_keyspace"))

@@ -5,6 +5,7 @@ use super::help::help;
 use super::scan::matches;
 use super::{CommandSpec, Ctx, Fail, Handled};
 use crate::server::config::params::{Param, TABLE as PARAMS};
+use crate::server::net::limits;
 
 const FLAGS: u32 = ADMIN | LOADING | STALE;
 
@@ -99,6 +100,11 @@ fn set(ctx: &mut Ctx<'_>) -> Handled {
         let value = String::from_utf8_lossy(args.at(at + 1));
         param.field.set(&mut config, &value).map_err(|why| failed(&name, &why))?;
         changed.push(param);
+    }
+    if config.maxclients > ctx.server.config.maxclients {
+        limits::raise_descriptors(&config).map_err(|most| {
+            failed("maxclients", &format!("the system has no descriptors for so many: try {most}"))
+        })?;
     }
     config.fits(ctx.server.allocator).map_err(|(name, why)| failed(name, why))?;
     ctx.server.config = config;

@@ -1,8 +1,8 @@
 //! DEBUG: for tests.
 //!
 //! To Redis these are no commands of their own but arguments of one, so an unknown one is told in
-//! other words than elsewhere. Redis 7 refuses DEBUG unless `enable-debug-command` is set; here it
-//! is always there, since nothing in it can do harm beyond making others wait.
+//! other words than elsewhere. As in Redis 7, `enable-debug-command` says who may: nobody (`no`, the
+//! default), clients on this machine (`local`), or all (`yes`).
 
 use super::flag::{ADMIN, LOADING, STALE};
 use super::{CommandSpec, Ctx, Fail, Handled};
@@ -31,6 +31,12 @@ const HELP: &[&str] = &[
 ];
 
 fn debug(ctx: &mut Ctx<'_>) -> Handled {
+    if !ctx.server.config.allows_debug(ctx.client.stream.is_local()) {
+        return Err(Fail::Fixed(
+            "ERR DEBUG command not allowed: enable-debug-command is to be yes, or local for clients \
+             of this machine, when the server is started.",
+        ));
+    }
     let count = ctx.args.len();
     if ctx.arg_is(1, "help") && count == 2 {
         ctx.reply().array(HELP.len());

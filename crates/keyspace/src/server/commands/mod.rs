@@ -17,7 +17,6 @@
 //!   `embstr` while it is short, since it stays in one block.
 //! - COMMAND tells of the commands that there are, without tips, arguments and key specifications.
 //! - A client's name, and those of its library and version, have at most 1024 bytes.
-//! - DEBUG is there without `enable-debug-command`.
 
 pub(crate) mod client;
 pub(crate) mod config;

@@ -19,7 +19,11 @@ mod rewrite;
 use super::db::evict::Policy;
 use crate::gauge::Allocator;
 use kind::{OutputLimit, Share};
+use params::DEBUG_WORDS;
 use std::path::PathBuf;
+
+/// Why persistence cannot be switched on.
+const NO_DISK: &str = "This server keeps nothing on disk: only \"\" or no can be set";
 
 /// All parameters. The defaults are in the table.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +95,15 @@ impl Config {
         self.maxmemory_counts != 0
     }
 
+    /// Whether a client, which is on this machine or is not, may call DEBUG.
+    pub(crate) fn allows_debug(&self, is_local: bool) -> bool {
+        match DEBUG_WORDS[self.enable_debug_command] {
+            "yes" => true,
+            "local" => is_local,
+            _ => false,
+        }
+    }
+
     /// Whether the server can do on `allocator` what is set.
     ///
     /// # Errors
@@ -102,6 +115,9 @@ impl Config {
                 "Active defragmentation cannot be enabled: it requires a server that runs on \
                  Tallow, and this one was started with --allocator system",
             )),
+            // Whoever relies on this should not find out by losing data.
+            _ if !self.save.is_empty() => Err(("save", NO_DISK)),
+            _ if self.appendonly => Err(("appendonly", NO_DISK)),
             _ => Ok(()),
         }
     }

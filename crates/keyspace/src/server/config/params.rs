@@ -61,14 +61,10 @@ pub(crate) static TABLE: &[Param] = &[
     Param::new("hz", "10", Int(|c| &mut c.hz, 1, 500)),
     Param::new("loglevel", "notice", Word(|c| &mut c.loglevel, LOG_LEVELS))
         .then(Server::set_log_level),
-    Param::fixed(
-        "enable-debug-command",
-        "local",
-        Word(|c| &mut c.enable_debug_command, &["no", "yes", "local"]),
-    ),
-    // Nothing is kept on disk; clients ask.
+    Param::fixed("enable-debug-command", "no", Word(|c| &mut c.enable_debug_command, DEBUG_WORDS)),
+    // Nothing is kept on disk, and nothing else can be set (`Config::fits`); clients ask.
     Param::new("save", "", Text(|c| &mut c.save)),
-    Param::fixed("appendonly", "no", Bool(|c| &mut c.appendonly)),
+    Param::new("appendonly", "no", Bool(|c| &mut c.appendonly)),
     // maxmemory.
     Param::new("maxmemory", "0", Bytes(|c| &mut c.maxmemory, 0, u64::MAX)).then(maxmemory::changed),
     Param::new("maxmemory-policy", "noeviction", Policy(|c| &mut c.maxmemory_policy))
@@ -165,6 +161,9 @@ pub(crate) fn overview() -> String {
     }
     text
 }
+
+/// The words of `enable-debug-command`.
+pub(crate) const DEBUG_WORDS: &[&str] = &["no", "yes", "local"];
 
 /// The words of `loglevel`.
 pub(crate) const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];

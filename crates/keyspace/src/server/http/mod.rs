@@ -29,4 +29,4 @@ mod metrics;
 mod serve;
 mod state;
 
-pub(crate) use serve::start;
+pub(crate) use serve::{DESCRIPTORS, start};

@@ -26,6 +26,8 @@ use tokio::time::timeout;
 
 /// Connections at once; those beyond are closed.
 const MAX_CONNECTIONS: usize = 32;
+/// Descriptors of the page: its connections, its listener, and what its runtime waits with.
+pub(crate) const DESCRIPTORS: i64 = MAX_CONNECTIONS as i64 + 16;
 /// The head of a request.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;

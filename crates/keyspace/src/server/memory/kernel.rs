@@ -157,7 +157,12 @@ fn absent_pages(map: &File, range: &Range<u64>, buffer: &mut [u8]) -> Option<u64
 
 /// RSS by the kernel's running count: what Redis reads, ten times a second. A few pages behind.
 pub(crate) fn rss_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    // Kept open: a limit on RSS must hold when clients have taken all descriptors, too.
+    static STATM: std::sync::OnceLock<Option<File>> = std::sync::OnceLock::new();
+    let file = STATM.get_or_init(|| File::open("/proc/self/statm").ok());
+    let mut bytes = [0; 128];
+    let length = file.as_ref().and_then(|it| it.read_at(&mut bytes, 0).ok()).unwrap_or(0);
+    let text = str::from_utf8(&bytes[..length]).unwrap_or_default();
     let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * page_bytes()
 }

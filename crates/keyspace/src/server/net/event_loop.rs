@@ -66,6 +66,9 @@ struct EventLoop {
     to_read: Vec<usize>,
     /// Whether connections may be waiting that were not accepted in their turn.
     to_accept: Vec<usize>,
+    /// Listeners at which somebody waits for whom there was no descriptor: looked at with each tick,
+    /// since nothing is said when there are some again.
+    starved: Vec<usize>,
     next_tick: Instant,
     /// Where the page asks, with `http`.
     page: Option<LoopEnd>,
@@ -77,10 +80,13 @@ struct EventLoop {
 /// If it cannot listen, or the system gives no means to wait for events.
 pub(crate) fn run(mut config: Config, allocator: Allocator) -> anyhow::Result<()> {
     log::start();
-    if let Err((_, why)) = config.fits(allocator) {
-        bail!("{why}");
+    if let Err((name, why)) = config.fits(allocator) {
+        bail!("{name}: {why}");
     }
-    limits::raise_descriptors(&mut config);
+    if let Err(most) = limits::raise_descriptors(&config) {
+        tracing::warn!("maxclients is {most}: the system gives no descriptors for more");
+        config.maxclients = most;
+    }
     let (mut listeners, port) = listen(&config)?;
     let poll = Poll::new().context("cannot wait for events")?;
     let mut signals = watch_signals().context("cannot watch for signals")?;
@@ -107,6 +113,7 @@ pub(crate) fn run(mut config: Config, allocator: Allocator) -> anyhow::Result<()
         input: vec![0; READ_BYTES],
         to_read: Vec::new(),
         to_accept: Vec::new(),
+        starved: Vec::new(),
         next_tick: Instant::now(),
         page,
     };
@@ -229,6 +236,7 @@ impl EventLoop {
         let hz = self.server.config.hz.clamp(1, 500) as u64;
         self.next_tick = Instant::now() + Duration::from_nanos(1_000_000_000 / hz);
         cron::tick(&mut self.server);
+        self.to_accept.extend(&self.starved);
         let dead: Vec<usize> =
             self.server.clients.iter().filter(|(_, it)| it.dead).map(|it| it.0).collect();
         for place in dead {
@@ -249,11 +257,17 @@ impl EventLoop {
         for _ in 0..ACCEPTS_PER_TURN {
             match self.listeners[listener].accept() {
                 Ok(stream) => self.welcome(stream),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.starved.retain(|it| *it != listener);
+                    return;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Out of descriptors, most likely: the rest has to wait for the next one.
-                    tracing::warn!("cannot accept a connection: {error}");
+                    // Out of descriptors, most likely.
+                    if !self.starved.contains(&listener) {
+                        tracing::warn!("cannot accept a connection: {error}");
+                        self.starved.push(listener);
+                    }
                     return;
                 }
             }
@@ -297,8 +311,7 @@ impl EventLoop {
     /// Reads from a client and executes what it has sent.
     fn serve(&mut self, place: usize) {
         let Some(mut client) = self.server.clients.take(place) else { return };
-        let much = client.scanner.wants_much();
-        let wanted = if much { READ_MUCH_BYTES } else { READ_BYTES };
+        let wanted = if client.scanner.wants_much() { READ_MUCH_BYTES } else { READ_BYTES };
         if self.input.len() < wanted {
             self.input.resize(wanted, 0);
         }
@@ -317,8 +330,8 @@ impl EventLoop {
             Err(error) if error.kind() == ErrorKind::Interrupted => self.to_read.push(place),
             Err(_) => client.dead = true,
         }
-        if !much && self.input.len() > READ_BYTES {
-            // Long arguments are rare; what was for one is given back.
+        if self.input.len() > READ_BYTES && !client.scanner.wants_much() {
+            // Long arguments are rare; what was for one is given back once it is there.
             self.input = vec![0; READ_BYTES];
         }
         self.server.clients.put(place, client);

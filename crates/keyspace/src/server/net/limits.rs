@@ -10,6 +10,7 @@ use crate::server::Server;
 use crate::server::accounts::client_bytes;
 use crate::server::config::Config;
 use crate::server::config::kind::OutputLimit;
+use crate::server::http;
 
 /// Bounds on the buffers of a client that has not said its password. What it may leave waiting is what
 /// Redis lets it: that has 16 KiB of room in each client, and refuses a kilobyte more.
@@ -26,18 +27,21 @@ const IDLE_MS: i64 = 2000;
 /// When nobody can be cut off, for how long not to look again.
 const VAIN_MS: i64 = 100;
 
-/// Descriptors for everything but clients.
+/// Descriptors for everything but clients and the page: listeners, what the kernel says, the log.
 const OTHER_DESCRIPTORS: i64 = 32;
 
-/// Asks the system for as many descriptors as `maxclients` wants; lowers that if there are fewer.
-pub(crate) fn raise_descriptors(config: &mut Config) {
-    let wanted = config.maxclients + OTHER_DESCRIPTORS;
-    let Ok(got) = rlimit::increase_nofile_limit(wanted as u64) else { return };
-    let most = i64::try_from(got).unwrap_or(i64::MAX) - OTHER_DESCRIPTORS;
-    if most < config.maxclients {
-        tracing::warn!("maxclients is {most}: the system gives no more than {got} descriptors");
-        config.maxclients = most.max(1);
-    }
+/// Asks the system for as many descriptors as `maxclients` wants.
+///
+/// # Errors
+/// If it does not give so many: for how many clients they are enough.
+pub(crate) fn raise_descriptors(config: &Config) -> Result<(), i64> {
+    let page = if config.http.is_empty() { 0 } else { http::DESCRIPTORS };
+    let others = OTHER_DESCRIPTORS + page;
+    let Ok(got) = rlimit::increase_nofile_limit((config.maxclients + others) as u64) else {
+        return Ok(());
+    };
+    let most = (i64::try_from(got).unwrap_or(i64::MAX) - others).max(1);
+    if most < config.maxclients { Err(most) } else { Ok(()) }
 }
 
 /// Looks at a client's buffers, after they have grown; marks it dead if it is over a limit.
