@@ -49,7 +49,7 @@ fn churn(it: &mut Connection, number: &mut u64, time: Duration) -> f64 {
 
 #[test]
 fn hardly_any_dead_key_holds_memory() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--enable-debug-command", "yes"]);
     let mut it = server.connect();
     (0..LIVE / 1000).for_each(|i| store(&mut it, i * 1000, (i + 1) * 1000));
     let stale = || server.info("expired_stale_perc").parse::<f64>().expect("a number");
