@@ -7,9 +7,10 @@
 
 use crate::heap;
 use crate::segment::{Entry, Segment};
-use crate::settings::{Builder, Settings};
+use crate::settings::{self, Builder, Settings};
 use crate::slab::{Slab, State};
 use core::alloc::Layout;
+use core::ffi::CStr;
 use core::ptr;
 
 const DEFAULT: &Settings = &Builder::DEFAULT;
@@ -73,6 +74,14 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
 /// environment only after the first allocation. May call the OS.
 pub fn configure(settings: &Builder) {
     heap::configure(settings);
+}
+
+/// Whether the environment switches something on: `1`, and not `0`. Read as
+/// [`Builder::environment`] says, so another value is worth a line on stderr. Allocates
+/// nothing.
+#[doc(hidden)]
+pub fn is_on(name: &CStr) -> bool {
+    settings::is_on(name)
 }
 
 /// Whether a block lies in a slab that is being emptied by the

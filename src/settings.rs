@@ -210,8 +210,8 @@ impl Builder {
     /// Whether `TALLOW_DECAY_MS`, `TALLOW_MAGAZINE_BYTES`, `TALLOW_ARENAS`,
     /// `TALLOW_HUGE_PAGES`, `TALLOW_PREFAULT` and `TALLOW_FILL` in the environment have the last word;
     /// with the feature `hardened` also `TALLOW_ZERO_ON_FREE` and `TALLOW_GUARD_SAMPLE`. A
-    /// value that is not understood is named on stderr, in one line, and changes
-    /// nothing. Ignored in programs that run with more rights than their user. Not
+    /// value that is not understood is named on stderr, in one line, and ignored: what was
+    /// chosen here holds. Ignored in programs that run with more rights than their user. Not
     /// when not set.
     #[must_use]
     pub const fn environment(mut self, read: bool) -> Self {
@@ -248,15 +248,9 @@ impl Builder {
             };
             Some(())
         });
-        let yes = |text: &str| match text {
-            "0" => Some(false),
-            "1" => Some(true),
-            _ => None,
-        };
-        read(c"TALLOW_PREFAULT", "0 or 1", |text| {
-            self.prefault = yes(text)?;
-            Some(())
-        });
+        if let Some(yes) = switch(c"TALLOW_PREFAULT") {
+            self.prefault = yes;
+        }
         read(c"TALLOW_FILL", "none, junk or zero", |text| {
             self.fill = match text {
                 "none" => None,
@@ -267,10 +261,9 @@ impl Builder {
             Some(())
         });
         if HARDENED {
-            read(c"TALLOW_ZERO_ON_FREE", "0 or 1", |text| {
-                self.zero_on_free = yes(text)?;
-                Some(())
-            });
+            if let Some(yes) = switch(c"TALLOW_ZERO_ON_FREE") {
+                self.zero_on_free = yes;
+            }
             read(c"TALLOW_GUARD_SAMPLE", "a number of allocations, or 0", |text| {
                 self.guard_one_in = text.parse().ok()?;
                 Some(())
@@ -288,8 +281,27 @@ fn read(name: &CStr, wanted: &str, take: impl FnOnce(&str) -> Option<()>) {
         let name = name.to_str().unwrap_or("");
         // What would end the line, or tell a terminal something, is written as text.
         let shown = text.unwrap_or("(not text)").escape_debug();
-        warn(format_args!("{name}={shown} is not {wanted}; the default is used"));
+        warn(format_args!("{name}={shown} is not {wanted}; it is ignored"));
     }
+}
+
+/// What the variable says, if it says `0` or `1`.
+fn switch(name: &CStr) -> Option<bool> {
+    let mut said = None;
+    read(name, "0 or 1", |text| {
+        said = match text {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        };
+        said.map(|_| ())
+    });
+    said
+}
+
+/// Whether the variable switches something on. See [`Builder::environment`].
+pub(crate) fn is_on(name: &CStr) -> bool {
+    switch(name) == Some(true)
 }
 
 /// One line on stderr, without allocating.

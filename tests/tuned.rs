@@ -111,16 +111,28 @@ fn main() {
     expect("TALLOW_HUGE_PAGES", "always", "a5", built, "");
     // More than there is room for is all that there is room for.
     expect("TALLOW_MAGAZINE_BYTES", "1048576", "a5", built, "");
-    for (name, value, wanted) in [
+    let wrong = [
         ("TALLOW_FILL", "junky", "none, junk or zero"),
         ("TALLOW_DECAY_MS", "-1", "milliseconds, or never"),
         ("TALLOW_ARENAS", "0", "a number from 1 to 4"),
         ("TALLOW_MAGAZINE_BYTES", "1k", "a number of bytes"),
         ("TALLOW_PREFAULT", "yes", "0 or 1"),
         ("TALLOW_HUGE_PAGES", "", "system, blocks, dense, always or never"),
-    ] {
-        let line = format!("tallow: {name}={value} is not {wanted}; the default is used\n");
-        expect(name, value, "a5", built, &line);
+    ];
+    // Of the hardened mode: without it they are nobody's.
+    let hardened = [
+        ("TALLOW_ZERO_ON_FREE", "yes", "0 or 1"),
+        ("TALLOW_ZERO_ON_FREE", "", "0 or 1"),
+        ("TALLOW_GUARD_SAMPLE", "-1", "a number of allocations, or 0"),
+        ("TALLOW_GUARD_SAMPLE", "4294967296", "a number of allocations, or 0"),
+    ];
+    let is_hardened = cfg!(feature = "hardened");
+    for (i, (name, value, wanted)) in wrong.into_iter().chain(hardened).enumerate() {
+        let known = i < wrong.len() || is_hardened;
+        let line = format!("tallow: {name}={value} is not {wanted}; it is ignored\n");
+        expect(name, value, "a5", built, if known { &line } else { "" });
     }
-    println!("settings: 13 processes, all as told");
+    expect("TALLOW_ZERO_ON_FREE", "1", "a5", built, "");
+    expect("TALLOW_GUARD_SAMPLE", "1", "a5", built, "");
+    println!("settings: 19 processes, all as told");
 }

@@ -11,17 +11,30 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use tallow::{Fill, Tallow, raw};
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 8] = [
     "TALLOW_DECAY_MS",
     "TALLOW_MAGAZINE_BYTES",
     "TALLOW_ARENAS",
     "TALLOW_HUGE_PAGES",
     "TALLOW_PREFAULT",
     "TALLOW_FILL",
+    "TALLOW_ZERO_ON_FREE",
+    "TALLOW_GUARD_SAMPLE",
 ];
+/// Whether the allocator is built with the feature of that name.
+const HARDENED: bool = cfg!(feature = "hardened");
 /// What a value of two bytes can stand for, so that values need not be guessed.
 const VALUES: [&str; 12] =
     ["never", "0", "1", "junk", "zero", "none", "system", "blocks", "dense", "always", "4", "1000"];
+
+/// The variable that a byte stands for: those of the hardened mode from 128 on.
+fn name_of(byte: u8) -> usize {
+    const EVERYWHERE: usize = 6;
+    match usize::from(byte) {
+        n if n < 128 => n % EVERYWHERE,
+        n => EVERYWHERE + n % (NAMES.len() - EVERYWHERE),
+    }
+}
 
 /// What a text says, by rules written down a second time; `None`: nothing.
 struct Meaning {
@@ -54,6 +67,11 @@ fn meaning(name: &str, value: &[u8]) -> Meaning {
             out.known = is(&["system", "blocks", "dense", "always", "never"]);
         }
         "TALLOW_PREFAULT" => out.known = is(&["0", "1"]),
+        // Of the hardened mode, and nobody's without it.
+        "TALLOW_ZERO_ON_FREE" => out.known = !HARDENED || is(&["0", "1"]),
+        "TALLOW_GUARD_SAMPLE" => {
+            out.known = !HARDENED || number.is_some_and(|n| u32::try_from(n).is_ok());
+        }
         _ => {
             let fills = [("none", None), ("junk", Some(Fill::Junk)), ("zero", Some(Fill::Zero))];
             out.fill = fills.iter().find(|(name, _)| text == Some(name)).map(|(_, fill)| *fill);
@@ -110,14 +128,14 @@ fn first_byte(size: usize) -> u8 {
 /// When anything is wrong.
 pub fn settings(data: &[u8]) {
     let before = tallow::stats();
-    let mut wanted: [Option<&[u8]>; 6] = [None; 6];
+    let mut wanted: [Option<&[u8]>; NAMES.len()] = [None; NAMES.len()];
     for text in data.split(|&b| b == 0) {
         let Some((&which, value)) = text.split_first() else { continue };
         let value = match value {
             [b'=', n] => VALUES[usize::from(*n) % VALUES.len()].as_bytes(),
             other => other,
         };
-        wanted[usize::from(which) % 6] = Some(value);
+        wanted[name_of(which)] = Some(value);
     }
     let mut wrong = Vec::new();
     let (mut decay, mut fill) = (Some(10_000), None);
