@@ -5,7 +5,9 @@
 //! nor the other way round: its size is not entered in `requested_bytes`, since
 //! nobody will say it again. All other books are the same.
 
+use crate::config::HARDENED;
 use crate::heap;
+use crate::os;
 use crate::segment::{Entry, Segment};
 use crate::settings::{self, Builder, Settings};
 use crate::slab::{Slab, State};
@@ -71,8 +73,13 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
 }
 
 /// Puts settings into effect, whatever held before: for those who can read the
-/// environment only after the first allocation. May call the OS.
+/// environment only after the first allocation. May call the OS. With the feature
+/// `hardened` it also says that no Rust runtime is yet to come: the handler of `SIGSEGV`
+/// need not wait for its.
 pub fn configure(settings: &Builder) {
+    if HARDENED {
+        os::fault::expect_no_runtime();
+    }
     heap::configure(settings);
 }
 

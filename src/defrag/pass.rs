@@ -5,8 +5,9 @@ use super::mover::{Desk, Mover};
 use super::plan::{Bound, ClassPlan, Market, Purchase, plan};
 use crate::arena::CENTRAL;
 use crate::arena::bin::{Bin, Walk};
+use crate::arena::guarded::GUARDED;
 use crate::class::{self, CLASS_COUNT, Class};
-use crate::config::{LG_PAGE, MAX_ARENAS};
+use crate::config::{HARDENED, LG_PAGE, MAX_ARENAS};
 use crate::sync::{AtomicU64, Ordering};
 use crate::thread::{Cache, generation, with_cache};
 use core::alloc::Layout;
@@ -435,8 +436,10 @@ fn blocks_are_tallows() -> bool {
         if block.is_null() {
             return false;
         }
+        // A sampled one lies elsewhere, and is Tallow's.
         let ours = class::of_layout(size, align)
-            .is_some_and(|class| CENTRAL.place(class, block.addr()).is_ok());
+            .is_some_and(|class| CENTRAL.place(class, block.addr()).is_ok())
+            || HARDENED && GUARDED.has(block.addr());
         // SAFETY: allocated just now with this layout.
         unsafe { std::alloc::dealloc(core::hint::black_box(block), layout) };
         ours && asked == size as i64

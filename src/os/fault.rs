@@ -37,12 +37,22 @@ static BEFORE: Before = Before(UnsafeCell::new([const { MaybeUninit::zeroed() };
 static TELLER: AtomicUsize = AtomicUsize::new(0);
 const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 
+/// Whether Rust's runtime has no handler to come: see [`watch`].
+static ALONE: AtomicBool = AtomicBool::new(false);
+
+/// Says that this is no Rust program, or not known to be one: [`watch`] need not wait.
+pub(crate) fn expect_no_runtime() {
+    // Relaxed: a value of its own.
+    ALONE.store(true, Ordering::Relaxed);
+}
+
 /// Has `teller` called for every fault from now on. Done once: a handler that another
 /// puts in the place of ours later is left there, and calls ours or does not. (A process
 /// that another thread forks in the midst of it may be without one.)
 ///
 /// The first calls do nothing while there is no handler: Rust's runtime looks whether
-/// there is one, allocates, and puts its own there, which would not call ours.
+/// there is one, allocates, and puts its own there, which would not call ours. In programs
+/// without that runtime they do ([`expect_no_runtime`]).
 pub(crate) fn watch(teller: Teller) {
     const FIRST_CALLS: u32 = 16;
     static CALLS: AtomicU32 = AtomicU32::new(0);
@@ -51,7 +61,8 @@ pub(crate) fn watch(teller: Teller) {
     if DONE.load(Ordering::Relaxed) {
         return;
     }
-    let early = CALLS.fetch_add(1, Ordering::Relaxed) < FIRST_CALLS;
+    let early =
+        CALLS.fetch_add(1, Ordering::Relaxed) < FIRST_CALLS && !ALONE.load(Ordering::Relaxed);
     if early && handler_of(SIGNALS[0]).sa_sigaction == libc::SIG_DFL
         || DONE.swap(true, Ordering::Relaxed)
     {

@@ -131,7 +131,12 @@ impl Cache {
 
     /// Whether the allocation is one to sample, of which there is `one_in` so many.
     pub(crate) fn draw_sample(&self, one_in: u32) -> bool {
-        self.chance.draw(one_in)
+        let drawn = self.chance.draw(one_in);
+        if drawn {
+            // Sampled blocks have a lock, and maybe no thread has a record yet.
+            fork::watch();
+        }
+        drawn
     }
 
     /// In a forked child: draws other numbers than the parent.
