@@ -8,7 +8,12 @@ use core::ffi::{c_int, c_void};
 use core::ptr;
 use heap::raw;
 
-const PAGE_BYTES: usize = 4096;
+/// The system's: 4, 16 or 64 KiB.
+fn page_bytes() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+}
 
 fn set_errno(code: c_int) {
     // SAFETY: the place is the calling thread's.
@@ -133,13 +138,13 @@ pub unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, siz
 /// BSD: a block at the start of a page.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(size: usize) -> *mut c_void {
-    answer(raw::allocate(size, PAGE_BYTES))
+    answer(raw::allocate(size, page_bytes()))
 }
 
 /// SunOS: whole pages.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
-    match size.max(1).checked_next_multiple_of(PAGE_BYTES) {
+    match size.max(1).checked_next_multiple_of(page_bytes()) {
         Some(size) => valloc(size),
         None => failed(libc::ENOMEM),
     }

@@ -1,60 +1,31 @@
 //! C++: `operator new` and `operator delete`, by their mangled names (Itanium ABI).
 //!
+//! A program may replace any of them. What it has not replaced forwards as the
+//! standard's own do: arrays to single objects, a sized `delete` to the plain one, what
+//! must not throw to what may.
+//!
 //! When memory is out, the program's *new handler* is called until there is
 //! memory or no handler; then `std::bad_alloc` is thrown by the C++ library of the
 //! program, which is looked up at that moment: programs without one do not need it.
 //! What must not throw is handed to that library whole, since only C++ can catch
 //! what a handler throws; it comes back here by the operator that may throw.
 
+mod program;
+
 use core::ffi::{CStr, c_void};
+use core::sync::atomic::{AtomicPtr, Ordering};
 use heap::raw;
+use program::{NEW, NEW_ALIGNED, NEW_ARRAY, NEW_ARRAY_ALIGNED, are_own, library, operators};
 
-const ALIGN: usize = 16;
-
-/// A function of the program's C++ library.
-fn library(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: the name is a C string.
-    let at = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!at.is_null()).then_some(at)
-}
+pub(crate) use program::note_own;
 
 type Handler = extern "C-unwind" fn();
 type GetHandler = extern "C-unwind" fn() -> Option<Handler>;
+type Nothrow = extern "C-unwind" fn(usize, Tag) -> *mut c_void;
+type AlignedNothrow = extern "C-unwind" fn(usize, usize, Tag) -> *mut c_void;
+type Tag = *const c_void;
 
-type Nothrow = extern "C-unwind" fn(usize, Tag) -> *mut u8;
-type AlignedNothrow = extern "C-unwind" fn(usize, usize, Tag) -> *mut u8;
-
-/// The C++ library's own operator that answers null.
-fn again_without_throwing(size: usize, align: usize, tag: Tag) -> *mut u8 {
-    let name =
-        if align >= ALIGN { c"_ZnwmSt11align_val_tRKSt9nothrow_t" } else { c"_ZnwmRKSt9nothrow_t" };
-    // SAFETY: the name is a C string.
-    let at = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    if at.is_null() {
-        return core::ptr::null_mut();
-    }
-    if align >= ALIGN {
-        // SAFETY: that is the operator's type.
-        let new = unsafe { core::mem::transmute::<*mut c_void, AlignedNothrow>(at) };
-        return new(size, align, tag);
-    }
-    // SAFETY: as above.
-    let new = unsafe { core::mem::transmute::<*mut c_void, Nothrow>(at) };
-    new(size, tag)
-}
-
-#[cold]
-fn again(size: usize, align: usize) -> *mut u8 {
-    let get = library(c"_ZSt15get_new_handlerv");
-    // SAFETY: that is the type of `std::get_new_handler`.
-    let get = get.map(|get| unsafe { core::mem::transmute::<*mut c_void, GetHandler>(get) });
-    while let Some(handler) = get.and_then(|get| get()) {
-        handler();
-        let block = raw::allocate(size, align);
-        if !block.is_null() {
-            return block;
-        }
-    }
+fn throw() -> ! {
     if let Some(throw) = library(c"_ZSt17__throw_bad_allocv") {
         // SAFETY: that is the type of `std::__throw_bad_alloc`.
         let throw = unsafe { core::mem::transmute::<*mut c_void, Handler>(throw) };
@@ -64,33 +35,123 @@ fn again(size: usize, align: usize) -> *mut u8 {
     std::process::abort()
 }
 
-#[inline(always)]
-fn new(size: usize, align: usize, nothrow: Option<Tag>) -> *mut c_void {
-    let block = if align <= 8 { raw::allocate_cached(size) } else { core::ptr::null_mut() };
-    if block.is_null() { uncached(size, align, nothrow).cast() } else { block.cast() }
+#[cold]
+fn again(size: usize, align: usize) -> *mut c_void {
+    let get = library(c"_ZSt15get_new_handlerv");
+    // SAFETY: that is the type of `std::get_new_handler`.
+    let get = get.map(|get| unsafe { core::mem::transmute::<*mut c_void, GetHandler>(get) });
+    while let Some(handler) = get.and_then(|get| get()) {
+        handler();
+        let block = raw::allocate(size, align);
+        if !block.is_null() {
+            return block.cast();
+        }
+    }
+    throw()
 }
 
 #[cold]
-fn uncached(size: usize, align: usize, nothrow: Option<Tag>) -> *mut u8 {
+extern "C-unwind" fn uncached(size: usize) -> *mut c_void {
+    let block = raw::allocate(size, 8);
+    if block.is_null() { again(size, 8) } else { block.cast() }
+}
+
+#[inline(always)]
+fn new(size: usize) -> *mut c_void {
+    let block = raw::allocate_cached(size);
+    if block.is_null() { uncached(size) } else { block.cast() }
+}
+
+fn new_aligned(size: usize, align: usize) -> *mut c_void {
+    if !align.is_power_of_two() {
+        // No handler could help.
+        throw();
+    }
     let block = raw::allocate(size, align);
-    match nothrow {
-        _ if !block.is_null() => block,
-        Some(tag) => again_without_throwing(size, align, tag),
-        None => again(size, align),
+    if block.is_null() { again(size, align) } else { block.cast() }
+}
+
+/// Null instead of handlers and exceptions.
+#[inline(always)]
+fn quiet(size: usize) -> *mut u8 {
+    let block = raw::allocate_cached(size);
+    if block.is_null() { quiet_aligned(size, 8) } else { block }
+}
+
+#[inline(never)]
+fn quiet_aligned(size: usize, align: usize) -> *mut u8 {
+    // Null also for an alignment that is not a power of two.
+    raw::allocate(size, align)
+}
+
+/// An operator of the C++ library that calls the one that may throw, and catches.
+struct Catching {
+    name: &'static CStr,
+    /// Looked up when it is first needed.
+    at: AtomicPtr<c_void>,
+}
+
+impl Catching {
+    const fn new(name: &'static CStr) -> Self {
+        Self { name, at: AtomicPtr::new(core::ptr::null_mut()) }
+    }
+
+    #[cold]
+    fn find(&self) -> Option<*mut c_void> {
+        // Relaxed: every thread finds the same function.
+        let known = self.at.load(Ordering::Relaxed);
+        if !known.is_null() {
+            return Some(known);
+        }
+        let found = library(self.name)?;
+        self.at.store(found, Ordering::Relaxed);
+        Some(found)
     }
 }
 
 macro_rules! operators {
-    (new $($name:ident($($arg:ident: $kind:ty),*) = $align:expr, $nothrow:expr;)*) => {$(
+    (new $($name:ident($($arg:ident: $kind:ty),*) = $body:expr;)*) => {$(
         /// An `operator new`.
         #[unsafe(no_mangle)]
         #[allow(non_snake_case, reason = "mangled")]
         pub extern "C-unwind" fn $name(size: usize, $($arg: $kind),*) -> *mut c_void {
-            new(size, $align, $nothrow)
+            let body: fn(usize, $($kind),*) -> *mut c_void = $body;
+            body(size, $($arg),*)
         }
     )*};
-    (delete $($name:ident($($arg:ident: $kind:ty),*);)*) => {$(
-        /// An `operator delete`. A size is not believed, only the block is.
+    (nothrow $($name:ident($($arg:ident: $kind:ty),*) = $all:expr, $own:expr, $or:ident, $as:ty;)*) => {$(
+        /// An `operator new` that answers null. Where all that it forwards to are ours,
+        /// the C++ library is asked only when memory is out.
+        #[unsafe(no_mangle)]
+        #[allow(non_snake_case, reason = "mangled")]
+        pub extern "C-unwind" fn $name(size: usize, $($arg: $kind,)* tag: Tag) -> *mut c_void {
+            static CATCHING: Catching = Catching::new(
+                match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => panic!("a name has no zero in it"),
+                },
+            );
+            if are_own($all) {
+                let own: fn(usize, $($kind),*) -> *mut u8 = $own;
+                let block = own(size, $($arg),*);
+                if !block.is_null() {
+                    return block.cast();
+                }
+            }
+            if let Some(at) = CATCHING.find() {
+                // SAFETY: that is the operator's type.
+                let operator = unsafe { core::mem::transmute::<*mut c_void, $as>(at) };
+                return operator(size, $($arg,)* tag);
+            }
+            if are_own($all) {
+                return core::ptr::null_mut();
+            }
+            (operators().$or)(size, $($arg),*)
+        }
+    )*};
+    (delete $($name:ident($($arg:ident: $kind:ty),*) = $to:ident($($pass:ident),*);)*) => {$(
+        /// An `operator delete` that another one does the work of. A size is not
+        /// believed, only the block is.
         ///
         /// # Safety
         /// A block of `operator new`, or null.
@@ -98,35 +159,58 @@ macro_rules! operators {
         #[allow(non_snake_case, reason = "mangled")]
         pub unsafe extern "C-unwind" fn $name(block: *mut c_void, $($arg: $kind),*) {
             // SAFETY: the caller's promise.
-            unsafe { raw::free(block.cast()) }
+            unsafe { (operators().$to)(block, $($pass),*) }
         }
     )*};
 }
 
-type Tag = *const c_void;
-
 operators! { new
-    _Znwm() = 8, None;
-    _Znam() = 8, None;
-    _ZnwmRKSt9nothrow_t(tag: Tag) = 8, Some(tag);
-    _ZnamRKSt9nothrow_t(tag: Tag) = 8, Some(tag);
-    _ZnwmSt11align_val_t(align: usize) = align.max(ALIGN), None;
-    _ZnamSt11align_val_t(align: usize) = align.max(ALIGN), None;
-    _ZnwmSt11align_val_tRKSt9nothrow_t(align: usize, tag: Tag) = align.max(ALIGN), Some(tag);
-    _ZnamSt11align_val_tRKSt9nothrow_t(align: usize, tag: Tag) = align.max(ALIGN), Some(tag);
+    _Znwm() = new;
+    _Znam() = |size| (operators().new)(size);
+    _ZnwmSt11align_val_t(align: usize) = new_aligned;
+    _ZnamSt11align_val_t(align: usize) = |size, align| (operators().new_aligned)(size, align);
+}
+
+operators! { nothrow
+    _ZnwmRKSt9nothrow_t() = NEW, quiet, new, Nothrow;
+    _ZnamRKSt9nothrow_t() = NEW | NEW_ARRAY, quiet, new_array, Nothrow;
+    _ZnwmSt11align_val_tRKSt9nothrow_t(align: usize)
+        = NEW_ALIGNED, quiet_aligned, new_aligned, AlignedNothrow;
+    _ZnamSt11align_val_tRKSt9nothrow_t(align: usize)
+        = NEW_ALIGNED | NEW_ARRAY_ALIGNED, quiet_aligned, new_array_aligned, AlignedNothrow;
+}
+
+/// C++: takes a block back.
+///
+/// # Safety
+/// A block of `operator new`, or null.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "mangled")]
+pub unsafe extern "C-unwind" fn _ZdlPv(block: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe { raw::free(block.cast()) }
+}
+
+/// As above.
+///
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "mangled")]
+pub unsafe extern "C-unwind" fn _ZdlPvSt11align_val_t(block: *mut c_void, _align: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { raw::free(block.cast()) }
 }
 
 operators! { delete
-    _ZdlPv();
-    _ZdaPv();
-    _ZdlPvm(_size: usize);
-    _ZdaPvm(_size: usize);
-    _ZdlPvRKSt9nothrow_t(_tag: Tag);
-    _ZdaPvRKSt9nothrow_t(_tag: Tag);
-    _ZdlPvSt11align_val_t(_align: usize);
-    _ZdaPvSt11align_val_t(_align: usize);
-    _ZdlPvmSt11align_val_t(_size: usize, _align: usize);
-    _ZdaPvmSt11align_val_t(_size: usize, _align: usize);
-    _ZdlPvSt11align_val_tRKSt9nothrow_t(_align: usize, _tag: Tag);
-    _ZdaPvSt11align_val_tRKSt9nothrow_t(_align: usize, _tag: Tag);
+    _ZdaPv() = delete();
+    _ZdlPvm(_size: usize) = delete();
+    _ZdaPvm(_size: usize) = delete_array();
+    _ZdlPvRKSt9nothrow_t(_tag: Tag) = delete();
+    _ZdaPvRKSt9nothrow_t(_tag: Tag) = delete_array();
+    _ZdaPvSt11align_val_t(align: usize) = delete_aligned(align);
+    _ZdlPvmSt11align_val_t(_size: usize, align: usize) = delete_aligned(align);
+    _ZdaPvmSt11align_val_t(_size: usize, align: usize) = delete_array_aligned(align);
+    _ZdlPvSt11align_val_tRKSt9nothrow_t(align: usize, _tag: Tag) = delete_aligned(align);
+    _ZdaPvSt11align_val_tRKSt9nothrow_t(align: usize, _tag: Tag) = delete_array_aligned(align);
 }

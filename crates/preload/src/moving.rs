@@ -15,13 +15,39 @@ use core::ptr::NonNull;
 use core::time::Duration;
 use heap::defrag::{Options, Pass};
 use heap::raw;
-use std::sync::{Mutex, PoisonError};
+use std::cell::UnsafeCell;
+use std::sync::{Mutex, PoisonError, TryLockError};
 
 /// Boxed: the library's data are in every program's memory.
-static PASS: Mutex<Option<Box<Pass>>> = Mutex::new(None);
+type Held = Mutex<Option<Box<Pass>>>;
+
+/// A lock that is made anew in a forked child if a thread held it that is not there.
+struct Slot(UnsafeCell<Held>);
+
+// SAFETY: the cell is written in a child that has one thread, and shared otherwise.
+unsafe impl Sync for Slot {}
+
+static PASS: Slot = Slot(UnsafeCell::new(Mutex::new(None)));
 
 fn with_pass<R>(f: impl FnOnce(&mut Option<Box<Pass>>) -> R) -> R {
-    f(&mut PASS.lock().unwrap_or_else(PoisonError::into_inner))
+    // SAFETY: it is written by `after_fork_in_child` only, when nobody else runs.
+    let held: &Held = unsafe { &*PASS.0.get() };
+    f(&mut held.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Has forked children find the lock free. If memory is out, theirs may not be.
+pub(crate) fn watch_forks() {
+    // SAFETY: a valid function, of a library that is never unloaded.
+    unsafe { libc::pthread_atfork(None, None, Some(after_fork_in_child)) };
+}
+
+unsafe extern "C" fn after_fork_in_child() {
+    // SAFETY: this is the only thread, and `fork` is not called with the lock held.
+    let held: &mut Held = unsafe { &mut *PASS.0.get() };
+    if matches!(held.try_lock(), Err(TryLockError::WouldBlock)) {
+        // The pass under it may be half changed: it is left alone, and so is its memory.
+        core::mem::forget(core::mem::take(held));
+    }
 }
 
 /// Plans a pass; ends one that is still running. Returns the bytes of slabs that

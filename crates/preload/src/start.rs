@@ -9,18 +9,16 @@ use core::sync::atomic::{AtomicI32, Ordering};
 #[unsafe(link_section = ".init_array")]
 static START: extern "C" fn() = start;
 
-fn is_set(name: &str) -> bool {
-    std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
-}
-
 extern "C" fn start() {
+    crate::cxx::note_own();
+    crate::moving::watch_forks();
     heap::raw::configure(&heap::Tallow::builder().environment(true));
-    if is_set("TALLOW_JANITOR")
+    if heap::raw::is_on(c"TALLOW_JANITOR")
         && let Err(error) = heap::janitor::start()
     {
         eprintln!("tallow: TALLOW_JANITOR: no thread for it: {error}");
     }
-    if is_set("TALLOW_STATS") {
+    if heap::raw::is_on(c"TALLOW_STATS") {
         print_at_exit();
     }
 }
