@@ -116,7 +116,7 @@ fn options() -> Option<Options> {
 fn allocators() -> Vec<Allocator> {
     let mut found = vec![
         Allocator { name: "glibc".into(), path: None },
-        Allocator { name: OURS.into(), path: Some(library::library().into()) },
+        Allocator { name: OURS.into(), path: Some(library::build(None)) },
     ];
     let named = std::env::var("CLASSIC_PEERS").unwrap_or_default();
     for peer in named.split(',').filter(|peer| !peer.is_empty()) {

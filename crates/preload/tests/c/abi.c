@@ -305,6 +305,15 @@ static void books(void) {
     CHECK(mallinfo2().keepcost == 0, "all is given back");
 }
 
+/* The text goes to stderr, three times with the one at exit. */
+static void printed(void) {
+    void (*tallow_stats_print)(void) = (void (*)(void))symbol("tallow_stats_print");
+    void *held = malloc(2 * MIB);
+    tallow_stats_print();
+    malloc_stats();
+    free(held);
+}
+
 /* The JSON goes to stdout; its reader is on the other side. */
 static void json(void) {
     size_t (*tallow_stats_json)(char *, size_t) =
@@ -335,6 +344,7 @@ int main(void) {
     frees();
     other_names();
     books();
+    printed();
     json();
     puts("ok");
     return 0;

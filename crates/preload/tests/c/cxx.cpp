@@ -110,6 +110,13 @@ static void gives_reserve() {
     reserve = nullptr;
 }
 
+static void in_vain() {
+    if (++calls == 1000) {
+        std::puts("asked for ever");
+        std::_Exit(1);
+    }
+}
+
 static void throws_mine() {
     calls++;
     throw Mine();
@@ -120,6 +127,18 @@ static void handlers() {
     std::set_new_handler(counts_down);
     CHECK(runs_out([] { seen = ::operator new(most); }), "in the end");
     CHECK(calls == 3, "%d calls", calls);
+
+    // No memory helps where the alignment is none.
+    calls = 0;
+    std::set_new_handler(in_vain);
+    for (std::size_t align : {0, 3, 48, 4095}) {
+        auto none = std::align_val_t(align);
+        CHECK(runs_out([&] { seen = ::operator new(8, none); }), "%zu", align);
+        CHECK(runs_out([&] { seen = ::operator new[](8, none); }), "%zu", align);
+        CHECK(!::operator new(8, none, std::nothrow), "%zu", align);
+        CHECK(!::operator new[](8, none, std::nothrow), "%zu", align);
+    }
+    CHECK(calls == 0, "%d calls", calls);
 
     calls = 0;
     std::set_new_handler(throws_mine);

@@ -1,23 +1,22 @@
 //! Builds the library. Shared with the benchmark.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
-/// `libtallow.so`, built by the first who asks.
-pub(crate) fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(build)
-}
-
-fn build() -> PathBuf {
+/// `libtallow.so`, maybe with a feature. That has a folder of its own, so that the two
+/// do not take turns.
+pub(crate) fn build(feature: Option<&str>) -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo
         .args(["build", "--release", "--package", "tallow-preload", "--lib"])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit());
-    if let Some(target) = target_directory() {
+    let target = target_directory();
+    if let Some(feature) = feature {
+        let target = target.unwrap_or_else(|| "target".into());
+        cargo.args(["--features", feature, "--target-dir"]).arg(target.join(feature));
+    } else if let Some(target) = target {
         cargo.arg("--target-dir").arg(target);
     }
     let out = cargo.output().expect("cargo runs");

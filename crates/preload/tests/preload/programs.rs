@@ -1,11 +1,12 @@
 //! Programs that are installed, with work for their allocators.
 
-use crate::support::{folder, installed, preloaded};
+use crate::support::{Kind, folder, installed, of_each_kind, preloaded};
 use std::ffi::OsString;
 use std::fs;
 
-#[test]
-fn python() {
+of_each_kind! { python git gcc cargo perl sqlite node }
+
+fn python(kind: Kind) {
     const SCRIPT: &str = "
 import subprocess, sys, threading
 d = {f'key {i}': f'value {i}' * (i % 5) for i in range(1_000_000)}
@@ -28,7 +29,11 @@ print(out.strip(), sum(map(len, d.values())))
     }
     // Python's own allocator asks for pages; without it every object is a block.
     for objects in ["pymalloc", "malloc"] {
-        let run = preloaded("python3").args(["-c", SCRIPT]).env("PYTHONMALLOC", objects);
+        if kind == Kind::Sampled && objects == "malloc" {
+            // Nearly every object: minutes.
+            continue;
+        }
+        let run = preloaded(kind, "python3").args(["-c", SCRIPT]).env("PYTHONMALLOC", objects);
         let run = run.run().ok();
         let length =
             |i: usize| if i.is_multiple_of(3) { 0 } else { format!("value {i}").len() * (i % 5) };
@@ -37,14 +42,13 @@ print(out.strip(), sum(map(len, d.values())))
     }
 }
 
-#[test]
-fn git() {
+fn git(kind: Kind) {
     if !installed("git") {
         return;
     }
     let folder = folder();
     let git = |args: &[&str]| {
-        let run = preloaded("git")
+        let run = preloaded(kind, "git")
             .args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "gc.auto=0"])
             .args(args)
             .env("HOME", folder.path())
@@ -101,8 +105,7 @@ int main() {
 }
 "#;
 
-#[test]
-fn gcc() {
+fn gcc(kind: Kind) {
     for (compiler, source, text, expected) in
         [("gcc", "a.c", C, "0 999\n"), ("g++", "a.cpp", CXX, "1one\n22two\n333three\n")]
     {
@@ -111,17 +114,17 @@ fn gcc() {
         }
         let folder = folder();
         fs::write(folder.path().join(source), text).expect("a file is written");
-        let build = preloaded(compiler).args(["-O2", "-o", "a", source]).within(folder.path());
+        let build =
+            preloaded(kind, compiler).args(["-O2", "-o", "a", source]).within(folder.path());
         // Driver, compiler, assembler, linker.
         let run = build.run().ok();
         assert!(run.stderr.matches("tallow: process ").count() >= 3, "{}", run.told());
-        let run = preloaded(folder.path().join("a")).run().ok();
+        let run = preloaded(kind, folder.path().join("a")).run().ok();
         assert_eq!(run.stdout, expected, "{}", run.told());
     }
 }
 
-#[test]
-fn cargo() {
+fn cargo(kind: Kind) {
     let cargo = std::env::var_os("CARGO").unwrap_or(OsString::from("cargo"));
     let folder = folder();
     let write = |name: &str, text: &str| {
@@ -143,18 +146,17 @@ fn cargo() {
             println!(\"{}\", many::f3(&values));
         }",
     );
-    let run = preloaded(cargo)
+    let run = preloaded(kind, cargo)
         .args(["build", "--offline"])
         .within(folder.path())
         .env("CARGO_TARGET_DIR", folder.path().join("target"))
         .env("CARGO_INCREMENTAL", "0");
     run.run().ok();
     let built = folder.path().join("target/debug/small");
-    assert_eq!(preloaded(built).run().ok().stdout, "1498500\n");
+    assert_eq!(preloaded(kind, built).run().ok().stdout, "1498500\n");
 }
 
-#[test]
-fn perl() {
+fn perl(kind: Kind) {
     const SCRIPT: &str = "
 my %h; $h{$_ % 50000} .= \"x$_\" for 1 .. 500000;
 my $n = 0; $n += length for values %h;
@@ -165,14 +167,13 @@ print scalar(@sorted), \" $n $sum\\n\";
     if !installed("perl") {
         return;
     }
-    let run = preloaded("perl").args(["-we", SCRIPT]).run().ok();
+    let run = preloaded(kind, "perl").args(["-we", SCRIPT]).run().ok();
     // 500000 times x, and all digits of 1 to 500000.
     let digits: usize = (1..=500_000).map(|i: u32| i.to_string().len()).sum();
     assert_eq!(run.stdout, format!("50000 {} 2499950000\n", 500_000 + digits), "{}", run.told());
 }
 
-#[test]
-fn sqlite() {
+fn sqlite(kind: Kind) {
     const SCRIPT: &str = "
 create table t(id integer primary key, name text, n integer);
 begin;
@@ -189,12 +190,11 @@ pragma integrity_check;
     if !installed("sqlite3") {
         return;
     }
-    let run = preloaded("sqlite3").args([":memory:"]).input(SCRIPT).run().ok();
+    let run = preloaded(kind, "sqlite3").args([":memory:"]).input(SCRIPT).run().ok();
     assert_eq!(run.stdout, "1000000|499500000|1\n1\n100000\nok\n", "{}", run.told());
 }
 
-#[test]
-fn node() {
+fn node(kind: Kind) {
     const SCRIPT: &str = "
 const { Worker, isMainThread, parentPort, workerData } = require('worker_threads');
 function work(n) {
@@ -227,6 +227,6 @@ if (isMainThread) {
     let folder = folder();
     let script = folder.path().join("script.js");
     fs::write(&script, SCRIPT).expect("a file is written");
-    let run = preloaded("node").args([script]).run().ok();
+    let run = preloaded(kind, "node").args([script]).run().ok();
     assert_eq!(run.stdout, "64000 114000 164000 214000\n", "{}", run.told());
 }

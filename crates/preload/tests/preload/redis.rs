@@ -1,10 +1,12 @@
 //! A Redis server under its own benchmark.
 
-use crate::support::{installed, preloaded};
+use crate::support::{Kind, installed, of_each_kind, preloaded};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+of_each_kind! { redis }
 
 /// A client that knows as much of the protocol as is needed here.
 struct Client(BufReader<TcpStream>);
@@ -41,15 +43,14 @@ impl Client {
     }
 }
 
-#[test]
-fn redis() {
+fn redis(kind: Kind) {
     if !installed("redis-server") || !installed("redis-benchmark") {
         return;
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     drop(listener);
-    let server = preloaded("redis-server")
+    let server = preloaded(kind, "redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--dir", "/"])
         .start();
@@ -57,7 +58,7 @@ fn redis() {
     assert_eq!(client.ask("PING"), "+PONG");
 
     let commands = "ping,set,get,incr,lpush,rpop,sadd,hset,spop,zadd,lrange_100,mset";
-    let benchmark = preloaded("redis-benchmark")
+    let benchmark = preloaded(kind, "redis-benchmark")
         .args(["-p", &port.to_string(), "-n", "20000", "-r", "10000", "-d", "100", "-P", "8", "-q"])
         .args(["-t", commands])
         .run()

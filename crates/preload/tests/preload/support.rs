@@ -1,14 +1,57 @@
 //! Builds programs and runs them with the library.
 
-use crate::library::library;
+use crate::library::build;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// What the library is built as, and how it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    /// With the feature `hardened`.
+    Hardened,
+    /// The same, and every block lies between guard pages as long as there are some.
+    Sampled,
+}
+
+impl Kind {
+    /// The library, built by the first who asks.
+    pub(crate) fn library(self) -> &'static Path {
+        static PLAIN: OnceLock<PathBuf> = OnceLock::new();
+        static HARDENED: OnceLock<PathBuf> = OnceLock::new();
+        match self {
+            Self::Plain => PLAIN.get_or_init(|| build(None)),
+            Self::Hardened | Self::Sampled => HARDENED.get_or_init(|| build(Some("hardened"))),
+        }
+    }
+}
+
+/// Makes tests of functions that take a [`Kind`], one for each kind.
+macro_rules! of_each_kind {
+    ($($name:ident)*) => {
+        of_each_kind! { plain Plain: $($name)* }
+        of_each_kind! { hardened Hardened: $($name)* }
+        of_each_kind! { sampled Sampled: $($name)* }
+    };
+    ($module:ident $kind:ident: $($name:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(crate::support::Kind::$kind);
+                }
+            )*
+        }
+    };
+}
+pub(crate) use of_each_kind;
 
 /// Whether a program is on `PATH`; says so if not.
 pub(crate) fn installed(program: &str) -> bool {
@@ -59,14 +102,17 @@ pub(crate) struct Preloaded {
     folder: TempDir,
 }
 
-pub(crate) fn preloaded(program: impl AsRef<OsStr>) -> Preloaded {
+pub(crate) fn preloaded(kind: Kind, program: impl AsRef<OsStr>) -> Preloaded {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TALLOW_") {
             command.env_remove(name);
         }
     }
-    command.env("LD_PRELOAD", library()).env("TALLOW_STATS", "1");
+    command.env("LD_PRELOAD", kind.library()).env("TALLOW_STATS", "1");
+    if kind == Kind::Sampled {
+        command.env("TALLOW_GUARD_SAMPLE", "1");
+    }
     // A group of its own, so that all of it can be ended.
     command.process_group(0).stdin(Stdio::null());
     Preloaded { command, folder: folder() }
@@ -178,11 +224,24 @@ impl Run {
         run
     }
 
+    /// As `said_ok`, of a program that was run without the library.
+    #[track_caller]
+    pub(crate) fn said_ok_without(self) {
+        assert!(self.status.success(), "{}", self.told());
+        assert!(!self.was_used(), "the library was in use\n{}", self.told());
+        assert_eq!(self.stdout.lines().last(), Some("ok"), "{}", self.told());
+    }
+
     /// Ended by `abort`.
     #[track_caller]
-    pub(crate) fn aborted(self) -> Self {
+    pub(crate) fn aborted(&self) {
         assert_eq!(self.status.signal(), Some(libc::SIGABRT), "{}", self.told());
-        self
+    }
+
+    /// Ended by an access to memory that is not to be touched.
+    #[track_caller]
+    pub(crate) fn faulted(&self) {
+        assert_eq!(self.status.signal(), Some(libc::SIGSEGV), "{}", self.told());
     }
 
     /// The library's lines that are not statistics.
@@ -201,7 +260,8 @@ impl Run {
         self.stderr.contains("tallow: process ")
             && self.stderr.lines().any(|line| {
                 let mut words = line.split_whitespace();
-                words.next() == Some("allocated")
+                // What it holds at its end, or what a thread's cache keeps of that.
+                matches!(words.next(), Some("allocated" | "cached"))
                     && words.next().and_then(|n| n.parse::<f64>().ok()).is_some_and(|n| n > 0.0)
             })
     }

@@ -1,41 +1,45 @@
 //! Threads, forks and libraries, all at once.
 
-use crate::support::{compile, folder, preloaded};
+use crate::support::{Kind, compile, folder, of_each_kind, preloaded};
 
-#[test]
-fn threads_forks_and_libraries_that_come_and_go() {
+of_each_kind! {
+    threads_forks_and_libraries_that_come_and_go
+    children_allocate_by_default
+    children_allocate_beside_the_janitor
+    children_allocate_with_filled_blocks
+    children_allocate_with_one_arena_and_no_decay
+}
+
+fn threads_forks_and_libraries_that_come_and_go(kind: Kind) {
     let folder = folder();
     let Some(program) = compile(&folder, "torture.c", &[]) else { return };
     let Some(plugin) = compile(&folder, "plugin.c", &["-shared", "-fPIC"]) else { return };
-    preloaded(program).args([plugin]).run().said_ok();
+    preloaded(kind, program).args([plugin]).run().said_ok();
 }
 
 /// A child of a process whose other threads were allocating.
-fn children_allocate(settings: &[(&str, &str)]) {
+fn children_allocate(kind: Kind, settings: &[(&str, &str)]) {
     let folder = folder();
-    let Some(mut program) = compile(&folder, "fork.c", &[]).map(preloaded) else { return };
+    let Some(program) = compile(&folder, "fork.c", &[]) else { return };
+    let mut program = preloaded(kind, program);
     for (name, value) in settings {
         program = program.env(name, value);
     }
     program.run().said_ok();
 }
 
-#[test]
-fn children_allocate_by_default() {
-    children_allocate(&[]);
+fn children_allocate_by_default(kind: Kind) {
+    children_allocate(kind, &[]);
 }
 
-#[test]
-fn children_allocate_beside_the_janitor() {
-    children_allocate(&[("TALLOW_JANITOR", "1"), ("TALLOW_DECAY_MS", "10")]);
+fn children_allocate_beside_the_janitor(kind: Kind) {
+    children_allocate(kind, &[("TALLOW_JANITOR", "1"), ("TALLOW_DECAY_MS", "10")]);
 }
 
-#[test]
-fn children_allocate_with_filled_blocks() {
-    children_allocate(&[("TALLOW_FILL", "zero")]);
+fn children_allocate_with_filled_blocks(kind: Kind) {
+    children_allocate(kind, &[("TALLOW_FILL", "zero")]);
 }
 
-#[test]
-fn children_allocate_with_one_arena_and_no_decay() {
-    children_allocate(&[("TALLOW_ARENAS", "1"), ("TALLOW_DECAY_MS", "0")]);
+fn children_allocate_with_one_arena_and_no_decay(kind: Kind) {
+    children_allocate(kind, &[("TALLOW_ARENAS", "1"), ("TALLOW_DECAY_MS", "0")]);
 }
