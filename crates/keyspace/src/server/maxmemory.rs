@@ -109,13 +109,15 @@ impl Maxmemory {
     }
 
     /// The most keys that were given up in one turn of the event loop, since this was last
-    /// [forgotten](Self::forget_most).
+    /// [forgotten](Self::reset_counters).
     pub(crate) fn most_in_turn(&self) -> u64 {
         self.most_in_turn
     }
 
-    pub(crate) fn forget_most(&mut self) {
-        self.most_in_turn = 0;
+    /// Counts from zero: also for how long memory is above the limit.
+    pub(crate) fn reset_counters(&mut self, now: UnixMs) {
+        (self.most_in_turn, self.exceeded_ms) = (0, 0);
+        self.over_since_ms = self.over_since_ms.map(|_| now);
     }
 
     fn note_given_up(&mut self) {

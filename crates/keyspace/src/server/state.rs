@@ -174,7 +174,7 @@ impl Server {
         }
         self.expire_cycle.reset_counters();
         self.defrag.reset_counters();
-        self.maxmemory.forget_most();
+        self.maxmemory.reset_counters(self.clock.now_ms);
     }
 
     /// Gives back what is free, whichever allocator has it, and reads RSS anew: who asks for it

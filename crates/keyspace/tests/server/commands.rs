@@ -1,7 +1,7 @@
 //! Commands through a client library.
 
 use crate::support::Server;
-use redis::{Commands, cmd};
+use redis::{Commands, Value, cmd};
 
 #[test]
 fn strings() {
@@ -98,6 +98,30 @@ fn parameters() {
     assert_eq!(get(&mut it, "maxmemory"), ["maxmemory", "1073741824"]);
     assert!(cmd("CONFIG").arg(&["SET", "port", "1"]).query::<()>(&mut it).is_err());
     assert!(cmd("CONFIG").arg(&["SET", "hz", "no"]).query::<()>(&mut it).is_err());
+}
+
+#[test]
+fn commands_in_two_words_are_known_by_one_name() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    let mut command = |args: &[&str]| cmd("COMMAND").arg(args).query::<Value>(&mut it).unwrap();
+    let Value::Array(all) = command(&["INFO", "config|GET", "none|get"]) else { panic!() };
+    let Value::Array(known) = &all[0] else { panic!("{all:?}") };
+    assert_eq!((&known[0], &known[1]), (&bulk("config|get"), &Value::Int(-3)));
+    assert_eq!(all[1], Value::Nil);
+    let Value::Array(docs) = command(&["DOCS", "config|get", "none|get"]) else { panic!() };
+    assert_eq!((docs.len(), &docs[0]), (2, &bulk("config|get")));
+    let Value::Array(listed) = command(&["LIST"]) else { panic!() };
+    assert!(listed.contains(&bulk("config")) && listed.contains(&bulk("config|get")));
+    let admin = command(&["LIST", "FILTERBY", "ACLCAT", "Admin"]);
+    let Value::Array(admin) = admin else { panic!() };
+    assert!(admin.contains(&bulk("config|set")) && !admin.contains(&bulk("get")));
+    let keys = command(&["GETKEYS", "MEMORY", "USAGE", "k"]);
+    assert_eq!(keys, Value::Array(vec![bulk("k")]));
+}
+
+fn bulk(text: &str) -> Value {
+    Value::BulkString(text.into())
 }
 
 #[test]

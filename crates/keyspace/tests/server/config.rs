@@ -142,3 +142,29 @@ fn persistence_is_refused_in_so_many_words() {
         assert!(error.contains(NONE) && error.contains(name), "{error}");
     }
 }
+
+#[test]
+fn a_value_is_what_was_sent_or_nothing() {
+    let server = Server::start(&[]);
+    let mut raw = server.raw();
+    for bytes in [&b"\xff"[..], b"caf\xe9"] {
+        let head = format!(
+            "*4\r\n$6\r\nCONFIG\r\n$3\r\nSET\r\n$11\r\nrequirepass\r\n${}\r\n",
+            bytes.len()
+        );
+        raw.send(&[head.as_bytes(), bytes, b"\r\n"].concat());
+        raw.expect(
+            b"-ERR CONFIG SET failed (possibly related to argument 'requirepass') - argument must \
+              be UTF-8 text\r\n",
+        );
+    }
+    raw.ask("CONFIG GET requirepass", "*2\r\n$11\r\nrequirepass\r\n$0\r\n\r\n");
+    raw.ask("CONFIG SET hz 20 requirepass \"caf\\xc3\\xa9\"", "+OK\r\n");
+    let mut other = server.raw();
+    other.ask(
+        "AUTH \"caf\\xe9\"",
+        "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+    );
+    other.ask("AUTH café", "+OK\r\n");
+    raw.ask("CONFIG SET hz 10 requirepass", "-ERR syntax error\r\n");
+}

@@ -244,28 +244,21 @@ fn a_lowered_limit_is_reached_in_slices_while_clients_are_served() {
         .arg("10mb")
         .query(&mut connection)
         .unwrap();
-    let (mut longest, mut evicted, mut slices) = (Duration::ZERO, 0, 0);
+    let (mut evicted, mut slices) = (0, 0);
     let start = Instant::now();
     while used(&server) > 10 * MIB {
         assert!(start.elapsed() < Duration::from_secs(60), "{} are used", used(&server));
         for _ in 0..20 {
-            let asked = Instant::now();
             redis::cmd("PING").query::<String>(&mut connection).expect("PING");
-            longest = longest.max(asked.elapsed());
         }
         let now: u64 = server.info("evicted_keys").parse().expect("a number");
         slices += u32::from(now > evicted);
         evicted = now;
     }
-    // In one go it would be a single slice. The bound is for loaded machines: a slice takes half a
-    // millisecond.
+    // In one go it would be a single slice.
     assert!(slices >= 3, "{slices}");
-    assert!(longest < Duration::from_millis(500), "{longest:?}");
     let most: u64 = server.info("eviction_most_keys_per_turn").parse().expect("a number");
-    println!(
-        "{evicted} keys went in {slices} looks, {most} in a turn of the loop at most; the longest \
-         PING took {longest:?}"
-    );
+    println!("{evicted} keys went in {slices} looks, {most} in a turn of the loop at most");
     // Whatever the machine does: a turn takes a slice, half a millisecond, and no machine gives so
     // many keys up in that.
     assert!(evicted > 100_000 && (1..10_000).contains(&most), "{most} of {evicted}");
@@ -273,6 +266,7 @@ fn a_lowered_limit_is_reached_in_slices_while_clients_are_served() {
     assert_ne!(server.info("total_eviction_exceeded_time"), "0");
     redis::cmd("CONFIG").arg("RESETSTAT").query::<()>(&mut connection).expect("RESETSTAT");
     assert_eq!(server.info("eviction_most_keys_per_turn"), "0");
+    assert_eq!(server.info("total_eviction_exceeded_time"), "0");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! INFO, RESETSTAT, REWRITE and the doctor, as clients see them.
 
+use crate::clients::{account, wait_for};
 use crate::support::Server;
 use redis::{Connection, cmd};
 
@@ -133,6 +134,30 @@ fn the_other_allocator_answers_too() {
     assert_eq!(got, ["hz", "10", "activedefrag", "no"], "all or none");
     let help: Vec<String> = cmd("MEMORY").arg("HELP").query(&mut it).expect("lines");
     assert!(help.iter().any(|line| line.starts_with("USAGE")));
+}
+
+#[test]
+fn the_doctor_tells_what_it_finds() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    let mut doctor = || cmd("MEMORY").arg("DOCTOR").query::<String>(&mut it).expect("a text");
+    assert!(doctor().contains("empty"));
+    // Half a request: a buffer, and nothing in the dataset.
+    let mut raw = server.raw();
+    raw.send(b"*2\r\n$4\r\nECHO\r\n$90000000\r\n");
+    raw.send(&vec![b'x'; 30 << 20]);
+    wait_for("it arrives", || account(&server, "client_query_buffers") >= 30 << 20);
+    let told = doctor();
+    for title in ["Big client buffers", "Buffers out of proportion"] {
+        assert!(told.contains(&format!(" * {title}: ")), "{told}");
+    }
+    assert!(!told.contains(" * Peak memory: "), "{told}");
+    drop(raw);
+    wait_for("it goes", || account(&server, "client_query_buffers") == 0);
+    it_set(&mut server.connect(), "k", 6_000_000);
+    let told = doctor();
+    assert!(told.contains(" * Peak memory: at its peak this instance used "), "{told}");
+    assert!(!told.contains("buffers"), "{told}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod books;
 mod clients;
 mod commands;
 mod config;
+mod connections;
 mod differential;
 mod evict;
 mod expiry;

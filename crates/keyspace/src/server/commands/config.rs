@@ -80,7 +80,7 @@ fn failed(name: &str, why: &str) -> Fail {
 fn set(ctx: &mut Ctx<'_>) -> Handled {
     let args = ctx.args;
     if !args.len().is_multiple_of(2) {
-        return Err(Fail::arity("config|set"));
+        return Err(Fail::SYNTAX);
     }
     let mut config = ctx.server.config.clone();
     let mut changed: Vec<&Param> = Vec::new();
@@ -97,8 +97,10 @@ fn set(ctx: &mut Ctx<'_>) -> Handled {
         if changed.iter().any(|other| other.name == param.name) {
             return Err(failed(&name, "duplicate parameter"));
         }
-        let value = String::from_utf8_lossy(args.at(at + 1));
-        param.field.set(&mut config, &value).map_err(|why| failed(&name, &why))?;
+        // Other bytes than those that were sent must not become a password.
+        let value = str::from_utf8(args.at(at + 1))
+            .map_err(|_| failed(&name, "argument must be UTF-8 text"))?;
+        param.field.set(&mut config, value).map_err(|why| failed(&name, &why))?;
         changed.push(param);
     }
     if config.maxclients > ctx.server.config.maxclients {

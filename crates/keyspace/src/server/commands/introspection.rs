@@ -65,43 +65,43 @@ fn info(ctx: &mut Ctx<'_>) -> Handled {
     if ctx.args.len() == 2 {
         return all(ctx);
     }
-    let names = ctx.args.from(2);
-    ctx.reply().array(names.len());
+    let (commands, reply, names) = (&ctx.server.commands, &mut ctx.client.reply, ctx.args.from(2));
+    reply.array(names.len());
     for name in names {
-        match ctx.server.commands.by_name(name) {
-            Some(index) => {
-                let spec = ctx.server.commands.spec(index);
-                describe(&mut ctx.client.reply, spec, spec.name);
-            }
-            None => ctx.reply().null(),
+        match commands.by_full_name(name) {
+            Some(index) => describe(reply, commands.spec(index), commands.full_name(index)),
+            None => reply.null(),
         }
     }
     Ok(())
 }
 
-/// COMMAND LIST, all or those that a filter lets through.
+/// Whether a command of this full name is listed.
+type Filter<'a> = Box<dyn Fn(&str, &CommandSpec) -> bool + 'a>;
+
+/// COMMAND LIST, all or those that a filter lets through; those in two words too.
 fn list(ctx: &mut Ctx<'_>) -> Handled {
     let args = ctx.args;
-    let wanted: Box<dyn Fn(&str) -> bool> = match args.len() {
-        2 => Box::new(|_| true),
+    let wanted: Filter<'_> = match args.len() {
+        2 => Box::new(|_, _| true),
         5 if ctx.arg_is(2, "filterby") && ctx.arg_is(3, "pattern") => {
             let pattern = args.at(4).to_ascii_lowercase();
-            Box::new(move |name| matches(&pattern, name.as_bytes()))
+            Box::new(move |name, _| matches(&pattern, name.as_bytes()))
         }
         5 if ctx.arg_is(2, "filterby") && ctx.arg_is(3, "aclcat") => {
-            let name = args.at(4);
-            let of_category = |spec: &CommandSpec| {
-                categories(spec).iter().any(|it| it.as_bytes().eq_ignore_ascii_case(name))
-            };
-            let names: Vec<&str> = specs().filter(|it| of_category(it)).map(|it| it.name).collect();
-            Box::new(move |name| names.contains(&name))
+            let wanted = args.at(4);
+            Box::new(move |_, spec| {
+                categories(spec).iter().any(|it| it.as_bytes().eq_ignore_ascii_case(wanted))
+            })
         }
         // There are no modules.
-        5 if ctx.arg_is(2, "filterby") && ctx.arg_is(3, "module") => Box::new(|_| false),
+        5 if ctx.arg_is(2, "filterby") && ctx.arg_is(3, "module") => Box::new(|_, _| false),
         _ => return Err(Fail::SYNTAX),
     };
-    let names: Vec<&str> = specs().map(|spec| spec.name).filter(|name| wanted(name)).collect();
-    let reply = ctx.reply();
+    let all = ctx.server.commands.specs();
+    let names: Vec<&str> =
+        all.filter(|(name, spec)| wanted(name, spec)).map(|(name, _)| name).collect();
+    let reply = &mut ctx.client.reply;
     reply.array(names.len());
     names.iter().for_each(|name| reply.text(name));
     Ok(())
@@ -109,11 +109,10 @@ fn list(ctx: &mut Ctx<'_>) -> Handled {
 
 /// COMMAND GETKEYS: which arguments of another request are keys.
 fn getkeys(ctx: &mut Ctx<'_>) -> Handled {
-    let args = ctx.args;
-    let index = ctx.server.commands.by_name(args.at(2));
-    let spec = index.map(|index| ctx.server.commands.spec(index));
-    let spec = spec.ok_or(Fail::Fixed("ERR Invalid command specified"))?;
-    let count = args.len() - 2;
+    let args = ctx.args.skip(2);
+    let index = ctx.server.commands.find(args, None);
+    let index = index.map_err(|_| Fail::Fixed("ERR Invalid command specified"))?;
+    let (spec, count) = (ctx.server.commands.spec(index), args.len());
     let (first, last, step) = spec.keys;
     if first == 0 {
         return Err(Fail::Fixed("ERR The command has no key arguments"));
@@ -125,7 +124,7 @@ fn getkeys(ctx: &mut Ctx<'_>) -> Handled {
     let last = if last < 0 { count as i64 + i64::from(last) } else { last.into() };
     let keys: Vec<&[u8]> = (i64::from(first)..=last)
         .step_by(step.max(1) as usize)
-        .filter_map(|at| args.get(2 + at as usize))
+        .filter_map(|at| args.get(at as usize))
         .collect();
     let reply = ctx.reply();
     reply.array(keys.len());
@@ -203,19 +202,20 @@ fn describe(reply: &mut Reply, spec: &CommandSpec, full_name: &str) {
     }
 }
 
+/// COMMAND DOCS: all, or those of these names that there are.
 fn docs(ctx: &mut Ctx<'_>) -> Handled {
-    let names: Vec<&[u8]> = ctx.args.from(2).collect();
-    let wanted: Vec<&CommandSpec> = specs()
-        .filter(|spec| {
-            let name = spec.name.as_bytes();
-            names.is_empty() || names.iter().any(|it| it.eq_ignore_ascii_case(name))
-        })
-        .collect();
-    let reply = ctx.reply();
+    let (commands, reply, names) = (&ctx.server.commands, &mut ctx.client.reply, ctx.args.from(2));
+    let wanted: Vec<(&str, &CommandSpec)> = match names.len() {
+        0 => specs().map(|spec| (spec.name, spec)).collect(),
+        _ => names
+            .filter_map(|name| commands.by_full_name(name))
+            .map(|index| (commands.full_name(index), commands.spec(index)))
+            .collect(),
+    };
     reply.map(wanted.len());
-    for spec in wanted {
-        reply.text(spec.name);
-        document(reply, spec, spec.name);
+    for (name, spec) in wanted {
+        reply.text(name);
+        document(reply, spec, name);
     }
     Ok(())
 }

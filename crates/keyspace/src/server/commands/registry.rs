@@ -82,6 +82,11 @@ impl Registry {
         self.commands.iter().map(|it| (&*it.full_name, it.stats))
     }
 
+    /// All of them, with their full names and what is known of them.
+    pub(crate) fn specs(&self) -> impl Iterator<Item = (&str, &'static CommandSpec)> {
+        self.commands.iter().map(|it| (&*it.full_name, it.spec))
+    }
+
     /// How many there are, those in two words counted once.
     pub(crate) fn count(&self) -> usize {
         self.by_name.len()
@@ -96,6 +101,20 @@ impl Registry {
         self.by_name.get(&*lower).copied()
     }
 
+    /// The command of a full name: `name`, or `name|subcommand`.
+    pub(crate) fn by_full_name(&self, name: &[u8]) -> Option<usize> {
+        match name.iter().position(|byte| *byte == b'|') {
+            None => self.by_name(name),
+            Some(at) => self.subcommand(self.by_name(&name[..at])?, &name[at + 1..]),
+        }
+    }
+
+    /// The subcommand of this name of the command at `index`.
+    fn subcommand(&self, index: usize, name: &[u8]) -> Option<usize> {
+        let mut all = self.commands[index].subcommands.clone();
+        all.find(|sub| self.commands[*sub].spec.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+
     /// The command of a request; `last` is tried first.
     #[inline]
     pub(crate) fn find(&self, args: Args<'_>, last: Option<usize>) -> Result<usize, Fail> {
@@ -107,11 +126,9 @@ impl Registry {
             }
         }
         let index = self.by_name(name).ok_or_else(|| unknown(args))?;
-        let subcommands = self.commands[index].subcommands.clone();
         match args.get(1) {
-            Some(second) if !subcommands.is_empty() => subcommands
-                .into_iter()
-                .find(|sub| self.commands[*sub].spec.name.as_bytes().eq_ignore_ascii_case(second))
+            Some(second) if !self.commands[index].subcommands.is_empty() => self
+                .subcommand(index, second)
                 .ok_or_else(|| unknown_subcommand(self.commands[index].spec.name, second)),
             _ => Ok(index),
         }

@@ -14,6 +14,8 @@ use anyhow::{Context, bail};
 use std::fs;
 use std::path::Path;
 
+const UNBALANCED: &str = "Unbalanced quotes in configuration line";
+
 impl Config {
     /// Reads a file over what is set.
     ///
@@ -51,7 +53,7 @@ impl Config {
     }
 
     pub(super) fn read_line(&mut self, line: &str) -> anyhow::Result<()> {
-        let words = split_words(line).context("Unbalanced quotes in configuration line")?;
+        let words = split_words(line).map_err(anyhow::Error::msg)?;
         let (name, values) = words.split_first().context("an empty line")?;
         self.set_words(name, values)
     }
@@ -70,15 +72,18 @@ impl Config {
 }
 
 /// The words of a line: separated by spaces, or in quotes. In double quotes `\n`, `\r`, `\t`,
-/// `\xHH`, `\\` and `\"` have their usual meaning. `None` if a quote is not closed.
-pub(crate) fn split_words(line: &str) -> Option<Vec<String>> {
+/// `\xHH`, `\\` and `\"` have their usual meaning.
+///
+/// # Errors
+/// If a quote is not closed, or bytes are named that are no text.
+pub(crate) fn split_words(line: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
     while let Some(first) = rest.chars().next() {
         let (word, end) = match first {
             '"' => quoted_word(rest)?,
             '\'' => {
-                let end = rest[1..].find('\'')? + 1;
+                let end = rest[1..].find('\'').ok_or(UNBALANCED)? + 1;
                 (rest[1..end].to_owned(), end + 1)
             }
             _ => {
@@ -87,35 +92,44 @@ pub(crate) fn split_words(line: &str) -> Option<Vec<String>> {
             }
         };
         if rest[end..].chars().next().is_some_and(|next| !next.is_whitespace()) {
-            return None;
+            return Err(UNBALANCED);
         }
         words.push(word);
         rest = rest[end..].trim_start();
     }
-    Some(words)
+    Ok(words)
 }
 
 /// A word in double quotes at the start of `text`, and where it ends.
-fn quoted_word(text: &str) -> Option<(String, usize)> {
-    let mut word = String::new();
-    let mut chars = text.char_indices().skip(1);
-    while let Some((at, char)) = chars.next() {
-        match char {
-            '"' => return Some((word, at + 1)),
-            '\\' => match chars.next()?.1 {
-                'n' => word.push('\n'),
-                'r' => word.push('\r'),
-                't' => word.push('\t'),
-                'x' => {
-                    let digits: String = [chars.next()?.1, chars.next()?.1].iter().collect();
-                    word.push(char::from(u8::from_str_radix(&digits, 16).ok()?));
-                }
-                other => word.push(other),
-            },
-            other => word.push(other),
-        }
+fn quoted_word(text: &str) -> Result<(String, usize), &'static str> {
+    let (bytes, mut word, mut at) = (text.as_bytes(), Vec::new(), 1);
+    loop {
+        let (byte, length) = match bytes.get(at) {
+            None => return Err(UNBALANCED),
+            Some(b'"') => {
+                let word = String::from_utf8(word);
+                return Ok((word.map_err(|_| "The value is not UTF-8 text")?, at + 1));
+            }
+            Some(b'\\') => escape(&bytes[at..]).ok_or(UNBALANCED)?,
+            Some(byte) => (*byte, 1),
+        };
+        word.push(byte);
+        at += length;
     }
-    None
+}
+
+/// The byte that a backslash and what follows stand for, and how long that is.
+fn escape(text: &[u8]) -> Option<(u8, usize)> {
+    Some(match text.get(1)? {
+        b'n' => (b'\n', 2),
+        b'r' => (b'\r', 2),
+        b't' => (b'\t', 2),
+        b'x' => {
+            let digits = str::from_utf8(text.get(2..4)?).ok()?;
+            (u8::from_str_radix(digits, 16).ok()?, 4)
+        }
+        other => (*other, 2),
+    })
 }
 
 #[cfg(test)]
@@ -125,8 +139,12 @@ mod tests {
     #[test]
     fn words_and_quotes() {
         assert_eq!(split_words(r#"a  "b \"c\" \x41" 'd e'"#).unwrap(), ["a", "b \"c\" A", "d e"]);
-        assert_eq!(split_words("a \"b"), None);
-        assert_eq!(split_words("a \"b\"c"), None);
+        for wrong in ["a \"b", "a \"b\"c", "'a", r#""a\"#, r#""\x4"#, r#""\xgg""#] {
+            assert_eq!(split_words(wrong), Err(UNBALANCED), "{wrong}");
+        }
+        // Bytes are bytes: these are one letter, and those none.
+        assert_eq!(split_words(r#""\xc3\xa9é" "\é""#).unwrap(), ["éé", "é"]);
+        assert!(split_words(r#"requirepass "\xff""#).is_err_and(|why| why.contains("UTF-8")));
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn param_of(line: &str) -> Option<(&'static Param, usize)> {
     if line.is_empty() || line.starts_with('#') {
         return None;
     }
-    let words = split_words(line)?;
+    let words = split_words(line).ok()?;
     let param = Param::find(words.first()?)?;
     let class = words.get(1).map_or("", |word| match word.as_str() {
         "slave" => "replica",

@@ -279,6 +279,11 @@ impl<'a> Args<'a> {
         (index < self.len()).then(|| self.at(index))
     }
 
+    /// The request without its first arguments.
+    pub(crate) fn skip(self, count: usize) -> Self {
+        Self { spans: &self.spans[count.min(self.spans.len())..], ..self }
+    }
+
     /// All from `first` on.
     pub(crate) fn from(self, first: usize) -> impl ExactSizeIterator<Item = &'a [u8]> {
         self.spans[first.min(self.spans.len())..]
