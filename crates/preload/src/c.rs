@@ -4,6 +4,7 @@
 //! - Memory that is out, and sizes that overflow: null and `ENOMEM`.
 //! - An alignment that is not a power of two: `EINVAL`.
 
+use crate::program::functions;
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use heap::raw;
@@ -81,7 +82,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
     answer(unsafe { raw::reallocate(block.cast(), size) })
 }
 
-/// BSD: `realloc` of `count * size` bytes.
+/// BSD: `realloc` of `count * size` bytes, the program's if it has its own.
 ///
 /// # Safety
 /// As for `realloc`.
@@ -93,7 +94,7 @@ pub unsafe extern "C" fn reallocarray(
 ) -> *mut c_void {
     match count.checked_mul(size) {
         // SAFETY: the caller's promise.
-        Some(bytes) => unsafe { realloc(block, bytes) },
+        Some(bytes) => unsafe { (functions().realloc)(block, bytes) },
         None => failed(libc::ENOMEM),
     }
 }
@@ -156,14 +157,15 @@ pub extern "C" fn malloc_usable_size(block: *const c_void) -> usize {
     raw::usable_bytes(block.cast()).unwrap_or(0)
 }
 
-/// C23: `free` by one who knows the size. It is not believed, only the block is.
+/// C23: `free`, the program's if it has its own, by one who knows the size. It is not
+/// believed, only the block is.
 ///
 /// # Safety
 /// As for `free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_sized(block: *mut c_void, _size: usize) {
     // SAFETY: the caller's promise.
-    unsafe { raw::free(block.cast()) }
+    unsafe { (functions().free)(block) }
 }
 
 /// C23: as `free_sized`.
@@ -173,7 +175,7 @@ pub unsafe extern "C" fn free_sized(block: *mut c_void, _size: usize) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _size: usize) {
     // SAFETY: the caller's promise.
-    unsafe { raw::free(block.cast()) }
+    unsafe { (functions().free)(block) }
 }
 
 /// SunOS: as `free`.
@@ -183,7 +185,7 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cfree(block: *mut c_void) {
     // SAFETY: the caller's promise.
-    unsafe { raw::free(block.cast()) }
+    unsafe { (functions().free)(block) }
 }
 
 /// glibc: gives back all that can be given back. 1 when that was anything.

@@ -10,14 +10,11 @@
 //! What must not throw is handed to that library whole, since only C++ can catch
 //! what a handler throws; it comes back here by the operator that may throw.
 
-mod program;
-
+use crate::program::{NEW, NEW_ALIGNED, NEW_ARRAY, NEW_ARRAY_ALIGNED};
+use crate::program::{are_own, functions, library};
 use core::ffi::{CStr, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use heap::raw;
-use program::{NEW, NEW_ALIGNED, NEW_ARRAY, NEW_ARRAY_ALIGNED, are_own, library, operators};
-
-pub(crate) use program::note_own;
 
 type Handler = extern "C-unwind" fn();
 type GetHandler = extern "C-unwind" fn() -> Option<Handler>;
@@ -146,7 +143,7 @@ macro_rules! operators {
             if are_own($all) {
                 return core::ptr::null_mut();
             }
-            (operators().$or)(size, $($arg),*)
+            (functions().$or)(size, $($arg),*)
         }
     )*};
     (delete $($name:ident($($arg:ident: $kind:ty),*) = $to:ident($($pass:ident),*);)*) => {$(
@@ -159,16 +156,16 @@ macro_rules! operators {
         #[allow(non_snake_case, reason = "mangled")]
         pub unsafe extern "C-unwind" fn $name(block: *mut c_void, $($arg: $kind),*) {
             // SAFETY: the caller's promise.
-            unsafe { (operators().$to)(block, $($pass),*) }
+            unsafe { (functions().$to)(block, $($pass),*) }
         }
     )*};
 }
 
 operators! { new
     _Znwm() = new;
-    _Znam() = |size| (operators().new)(size);
+    _Znam() = |size| (functions().new)(size);
     _ZnwmSt11align_val_t(align: usize) = new_aligned;
-    _ZnamSt11align_val_t(align: usize) = |size, align| (operators().new_aligned)(size, align);
+    _ZnamSt11align_val_t(align: usize) = |size, align| (functions().new_aligned)(size, align);
 }
 
 operators! { nothrow

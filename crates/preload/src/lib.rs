@@ -10,6 +10,7 @@
 //! | `cxx` | C++'s `operator new` and `operator delete` |
 //! | `books` | `mallinfo2`, `malloc_stats`, `tallow_stats_print`, `tallow_stats_json` |
 //! | `moving` | the defragmentation hint: `tallow_defrag_begin`, `tallow_should_move`, `tallow_move` |
+//! | `program` | nothing: it knows what the program has replaced, and calls that |
 //! | `start` | what is done when the library is loaded: the environment |
 //!
 //! `include/tallow.h` declares what is Tallow's own. A free is told no size here;
@@ -19,6 +20,7 @@ mod books;
 mod c;
 mod cxx;
 mod moving;
+mod program;
 mod start;
 
 /// For this library's own needs, such as the text of the statistics.

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 static START: extern "C" fn() = start;
 
 extern "C" fn start() {
-    crate::cxx::note_own();
+    crate::program::note_own();
     crate::moving::watch_forks();
     heap::raw::configure(&heap::Tallow::builder().environment(true));
     if heap::raw::is_on(c"TALLOW_JANITOR")

@@ -2,7 +2,11 @@
 
 use crate::support::{Kind, compile, folder, of_each_kind, preloaded};
 
-of_each_kind! { the_c_functions_answer_as_c_and_posix_say pages_are_the_systems }
+of_each_kind! {
+    the_c_functions_answer_as_c_and_posix_say
+    pages_are_the_systems
+    a_program_with_an_allocator_of_its_own
+}
 
 fn the_c_functions_answer_as_c_and_posix_say(kind: Kind) {
     let folder = folder();
@@ -34,4 +38,13 @@ fn pages_are_the_systems(kind: Kind) {
     let folder = folder();
     let Some(program) = compile(&folder, "pages.c", &[]) else { return };
     preloaded(kind, program).run().said_ok();
+}
+
+/// What it leaves out forwards to what it has.
+fn a_program_with_an_allocator_of_its_own(kind: Kind) {
+    let folder = folder();
+    let Some(program) = compile(&folder, "own.c", &[]) else { return };
+    // Its books would be of what the library needs for itself.
+    let run = preloaded(kind, program).env("TALLOW_STATS", "0").run();
+    run.said_ok_without();
 }

@@ -224,7 +224,7 @@ impl Run {
         run
     }
 
-    /// As `said_ok`, of a program that was run without the library.
+    /// As `said_ok`, of a program that does without the library.
     #[track_caller]
     pub(crate) fn said_ok_without(self) {
         assert!(self.status.success(), "{}", self.told());

@@ -1,40 +1,47 @@
-//! What the program has of its own: operators, and a C++ library.
+//! What the program has of its own: functions, C++'s operators, and a C++ library.
 
 use core::arch::global_asm;
 use core::ffi::{CStr, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-pub(super) type New = extern "C-unwind" fn(usize) -> *mut c_void;
-pub(super) type NewAligned = extern "C-unwind" fn(usize, usize) -> *mut c_void;
-pub(super) type Delete = unsafe extern "C-unwind" fn(*mut c_void);
-pub(super) type DeleteAligned = unsafe extern "C-unwind" fn(*mut c_void, usize);
+pub(crate) type Free = unsafe extern "C-unwind" fn(*mut c_void);
+pub(crate) type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+pub(crate) type New = extern "C-unwind" fn(usize) -> *mut c_void;
+pub(crate) type NewAligned = extern "C-unwind" fn(usize, usize) -> *mut c_void;
+pub(crate) type Delete = unsafe extern "C-unwind" fn(*mut c_void);
+pub(crate) type DeleteAligned = unsafe extern "C-unwind" fn(*mut c_void, usize);
 
-/// The operators that others forward to: the program's where it has replaced them, as
-/// the standard allows for each alone, and otherwise this library's.
+/// What other functions forward to: the program's where it has replaced them, as C++
+/// allows for each operator alone, and the C library for all that its manual names; and
+/// otherwise this library's.
 #[repr(C)]
-pub(super) struct Operators {
-    pub(super) new: New,
-    pub(super) new_array: New,
-    pub(super) new_aligned: NewAligned,
-    pub(super) new_array_aligned: NewAligned,
-    pub(super) delete: Delete,
-    pub(super) delete_array: Delete,
-    pub(super) delete_aligned: DeleteAligned,
-    pub(super) delete_array_aligned: DeleteAligned,
+pub(crate) struct Functions {
+    pub(crate) free: Free,
+    pub(crate) realloc: Realloc,
+    pub(crate) new: New,
+    pub(crate) new_array: New,
+    pub(crate) new_aligned: NewAligned,
+    pub(crate) new_array_aligned: NewAligned,
+    pub(crate) delete: Delete,
+    pub(crate) delete_array: Delete,
+    pub(crate) delete_aligned: DeleteAligned,
+    pub(crate) delete_array_aligned: DeleteAligned,
 }
 
 // The loader looks the names up, in the program first, when it loads this library and
 // before anything runs. Not a Rust `static`: functions of one body become one function
 // there, whatever their names are.
 global_asm!(
-    ".pushsection .data.rel.ro.tallow_operators,\"aw\"",
-    ".hidden tallow_operators",
-    ".globl tallow_operators",
-    ".type tallow_operators, %object",
-    ".size tallow_operators, {bytes}",
+    ".pushsection .data.rel.ro.tallow_functions,\"aw\"",
+    ".hidden tallow_functions",
+    ".globl tallow_functions",
+    ".type tallow_functions, %object",
+    ".size tallow_functions, {bytes}",
     ".balign {word}",
-    "tallow_operators:",
+    "tallow_functions:",
+    ".{word}byte free",
+    ".{word}byte realloc",
     ".{word}byte _Znwm",
     ".{word}byte _Znam",
     ".{word}byte _ZnwmSt11align_val_t",
@@ -44,37 +51,37 @@ global_asm!(
     ".{word}byte _ZdlPvSt11align_val_t",
     ".{word}byte _ZdaPvSt11align_val_t",
     ".popsection",
-    bytes = const size_of::<Operators>(),
+    bytes = const size_of::<Functions>(),
     word = const size_of::<usize>(),
 );
 
 unsafe extern "C" {
-    #[link_name = "tallow_operators"]
-    static OPERATORS: Operators;
+    #[link_name = "tallow_functions"]
+    static FUNCTIONS: Functions;
 }
 
 /// One load each.
 #[inline(always)]
-pub(super) fn operators() -> &'static Operators {
+pub(crate) fn functions() -> &'static Functions {
     // SAFETY: the table above, which is written by the loader and nobody else.
-    unsafe { &*ptr::addr_of!(OPERATORS) }
+    unsafe { &*ptr::addr_of!(FUNCTIONS) }
 }
 
 /// `operator new`, as a bit of [`OWN`].
-pub(super) const NEW: u8 = 1;
+pub(crate) const NEW: u8 = 1;
 /// `operator new[]`.
-pub(super) const NEW_ARRAY: u8 = 2;
+pub(crate) const NEW_ARRAY: u8 = 2;
 /// `operator new` with an alignment.
-pub(super) const NEW_ALIGNED: u8 = 4;
+pub(crate) const NEW_ALIGNED: u8 = 4;
 /// `operator new[]` with an alignment.
-pub(super) const NEW_ARRAY_ALIGNED: u8 = 8;
+pub(crate) const NEW_ARRAY_ALIGNED: u8 = 8;
 
 /// Which of the operators are known to be this library's; none before [`note_own`].
 static OWN: AtomicU8 = AtomicU8::new(0);
 
 /// Whether all of these are this library's.
 #[inline(always)]
-pub(super) fn are_own(all: u8) -> bool {
+pub(crate) fn are_own(all: u8) -> bool {
     // Relaxed: a value of its own, and 0 is right at any time.
     OWN.load(Ordering::Relaxed) & all == all
 }
@@ -82,7 +89,7 @@ pub(super) fn are_own(all: u8) -> bool {
 /// Finds out which operators are this library's.
 pub(crate) fn note_own() {
     let own = home(ptr::from_ref(&OWN).cast());
-    let it = operators();
+    let it = functions();
     let places = [
         (NEW, it.new as *const c_void),
         (NEW_ARRAY, it.new_array as *const c_void),
@@ -103,7 +110,7 @@ fn home(at: *const c_void) -> Option<usize> {
 }
 
 /// A function of the program's C++ library: not this library's of that name.
-pub(super) fn library(name: &CStr) -> Option<*mut c_void> {
+pub(crate) fn library(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: the name is a C string.
     let at = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
     if !at.is_null() {
