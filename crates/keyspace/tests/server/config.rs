@@ -143,6 +143,29 @@ fn persistence_is_refused_in_so_many_words() {
     }
 }
 
+/// The directives of the file that comes with redis-server, where there is one, but for those that
+/// put it in the background.
+#[test]
+fn a_redis_conf_as_it_comes_starts_this_server_too() {
+    let Ok(stock) = fs::read_to_string("/etc/redis/redis.conf") else {
+        eprintln!("skipped: there is no redis.conf");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("redis.conf");
+    let is_kept = |line: &&str| !line.starts_with("daemonize") && !line.starts_with("logfile");
+    let lines: Vec<&str> = stock.lines().filter(is_kept).collect();
+    fs::write(&path, lines.join("\n")).expect("written");
+    let server = Server::start(&["--config", path.to_str().expect("text")]);
+    server.raw().ask(
+        "CONFIG GET lazyfree-lazy-expire",
+        "*2\r\n$20\r\nlazyfree-lazy-expire\r\n$2\r\nno\r\n",
+    );
+    fs::write(&path, stock.replace("daemonize no", "daemonize yes")).expect("written");
+    let told = Server::refused(&["--config", path.to_str().expect("text")]);
+    assert!(told.contains("daemonize yes") && told.contains("only \"no\" can be set"), "{told}");
+}
+
 #[test]
 fn a_value_is_what_was_sent_or_nothing() {
     let server = Server::start(&[]);

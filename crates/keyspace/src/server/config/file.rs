@@ -6,14 +6,19 @@
 //! requirepass "with \"quotes\" and \x00 bytes"
 //! ```
 //! `--maxmemory 100mb` on the command line is such a line. Lines that name what this server does
-//! not have are refused: a setting that is silently ignored helps nobody.
+//! not have are refused: a setting that is silently ignored helps nobody. Some say nothing here,
+//! and are listed when the server starts ([`unused`]). `include FILE` reads another file in the place
+//! of the line.
 
 use super::Config;
 use super::params::Param;
-use anyhow::{Context, bail};
+use super::unused;
+use anyhow::{Context, anyhow, bail};
 use std::fs;
 use std::path::Path;
 
+/// So deep may files include each other.
+const MAX_DEPTH: usize = 16;
 const UNBALANCED: &str = "Unbalanced quotes in configuration line";
 
 impl Config {
@@ -22,16 +27,26 @@ impl Config {
     /// # Errors
     /// If the file cannot be read, or a line is wrong: with its number.
     pub(crate) fn read_file(&mut self, path: &Path) -> anyhow::Result<()> {
+        self.read_lines(path, 0)?;
+        self.path = Some(fs::canonicalize(path)?);
+        Ok(())
+    }
+
+    fn read_lines(&mut self, path: &Path, depth: usize) -> anyhow::Result<()> {
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
         for (i, line) in text.lines().enumerate() {
             let line = line.trim();
-            if !line.is_empty() && !line.starts_with('#') {
-                self.read_line(line)
-                    .with_context(|| format!("{} line {}: {line}", path.display(), i + 1))?;
+            if line.is_empty() || line.starts_with('#') {
+                continue;
             }
+            let read = match included(line) {
+                Some(_) if depth == MAX_DEPTH => Err(anyhow!("files that include each other")),
+                Some(other) => self.read_lines(Path::new(&other), depth + 1),
+                None => self.read_line(line),
+            };
+            read.with_context(|| format!("{} line {}: {line}", path.display(), i + 1))?;
         }
-        self.path = Some(fs::canonicalize(path)?);
         Ok(())
     }
 
@@ -59,16 +74,26 @@ impl Config {
     }
 
     fn set_words(&mut self, name: &str, values: &[String]) -> anyhow::Result<()> {
+        let value = values.join(" ");
+        let is_wrong = |why| anyhow!("{name} {value}: {why}");
+        if let Some(unused) = unused::find(name, &value) {
+            self.unused.push(unused.map_err(is_wrong)?);
+            return Ok(());
+        }
         let param = Param::find(name)
             .with_context(|| format!("Bad directive or wrong number of arguments: {name}"))?;
         if values.is_empty() {
             bail!("{name} needs a value");
         }
-        param
-            .field
-            .set(self, &values.join(" "))
-            .map_err(|error| anyhow::anyhow!("{name} {}: {error}", values.join(" ")))
+        param.field.set(self, &value).map_err(is_wrong)
     }
+}
+
+/// The file that a line includes.
+fn included(line: &str) -> Option<String> {
+    let words = split_words(line).ok()?;
+    let [name, path] = <[String; 2]>::try_from(words).ok()?;
+    name.eq_ignore_ascii_case("include").then_some(path)
 }
 
 /// The words of a line: separated by spaces, or in quotes. In double quotes `\n`, `\r`, `\t`,
@@ -145,6 +170,48 @@ mod tests {
         // Bytes are bytes: these are one letter, and those none.
         assert_eq!(split_words(r#""\xc3\xa9é" "\é""#).unwrap(), ["éé", "é"]);
         assert!(split_words(r#"requirepass "\xff""#).is_err_and(|why| why.contains("UTF-8")));
+    }
+
+    #[test]
+    fn files_include_others_in_the_place_of_the_line() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str| fs::write(at(name), text).expect("written");
+        write("b.conf", "hz 30\nmaxmemory 1mb\n");
+        write("a.conf", &format!("hz 20\ninclude {}\nmaxmemory 2mb\n", at("b.conf").display()));
+        let mut config = Config::new();
+        config.read_file(&at("a.conf")).expect("both are right");
+        assert_eq!((config.hz, config.maxmemory), (30, 2 << 20));
+        assert_eq!(config.path, Some(fs::canonicalize(at("a.conf")).expect("it is there")));
+        write("b.conf", "nonsense 1\n");
+        let error = format!("{:#}", config.read_file(&at("a.conf")).expect_err("it is wrong"));
+        assert!(error.contains("a.conf line 2") && error.contains("b.conf line 1"), "{error}");
+        write("b.conf", &format!("include {}\n", at("a.conf").display()));
+        let error = config.read_file(&at("a.conf")).expect_err("there is no end");
+        assert!(format!("{error:#}").ends_with("files that include each other"), "{error:#}");
+    }
+
+    #[test]
+    fn what_says_nothing_here_is_noted_and_what_would_is_refused() {
+        let mut config = Config::new();
+        let stock = [
+            "daemonize no",
+            "logfile \"\"",
+            "dir ./",
+            "appendfsync everysec",
+            "hz 20",
+            "notify-keyspace-events \"\"",
+        ];
+        stock.iter().for_each(|line| config.read_line(line).expect("it is taken"));
+        assert_eq!(
+            config.unused,
+            ["daemonize", "logfile", "dir", "appendfsync", "notify-keyspace-events"]
+        );
+        for line in ["daemonize yes", "notify-keyspace-events KEA", "replicaof a 1", "user a on"] {
+            let error = config.read_line(line).expect_err("it would matter").to_string();
+            let name = line.split(' ').next().expect("a name");
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

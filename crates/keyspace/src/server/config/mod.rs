@@ -9,12 +9,14 @@
 //! | [`params`] | the table |
 //! | [`kind`] | kinds of parameters: how their text is read and written |
 //! | [`file`] | redis.conf syntax: the file and `--key value` |
+//! | `unused` | directives that are taken and not used |
 //! | `rewrite` | the file, written anew with the values of now |
 
 pub(crate) mod file;
 pub(crate) mod kind;
 pub(crate) mod params;
 mod rewrite;
+mod unused;
 
 use super::db::evict::Policy;
 use crate::gauge::Allocator;
@@ -79,6 +81,8 @@ pub(crate) struct Config {
     pub(crate) hash_max_listpack_entries: i64,
     pub(crate) hash_max_listpack_value: i64,
 
+    /// What was set and is not used.
+    pub(crate) unused: Vec<&'static str>,
     /// The file it was read from, for REWRITE.
     pub(crate) path: Option<PathBuf>,
 }

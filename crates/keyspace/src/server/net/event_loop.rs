@@ -83,6 +83,9 @@ pub(crate) fn run(mut config: Config, allocator: Allocator) -> anyhow::Result<()
     if let Err((name, why)) = config.fits(allocator) {
         bail!("{name}: {why}");
     }
+    if !config.unused.is_empty() {
+        tracing::warn!("set, and not used here: {}", config.unused.join(", "));
+    }
     if let Err(most) = limits::raise_descriptors(&config) {
         tracing::warn!("maxclients is {most}: the system gives no descriptors for more");
         config.maxclients = most;
