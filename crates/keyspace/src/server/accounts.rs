@@ -8,7 +8,7 @@
 
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
-use tallow::{In, Purpose};
+use tallow::{Account, In, Purpose};
 
 tallow::account!(
     /// Keys and values, the insides of hashes and lists too.
@@ -47,6 +47,19 @@ tallow::account!(
     /// What clients call themselves and their libraries.
     pub(crate) Names = "client names"
 );
+
+/// Those in which a turn of the event loop can take much. What goes into the others is not much more
+/// than what a client has sent in it.
+pub(crate) fn volatile() -> [&'static Account; 6] {
+    [
+        Dataset::account(),
+        Tables::account(),
+        Expiry::account(),
+        Query::account(),
+        Output::account(),
+        OutputPubsub::account(),
+    ]
+}
 
 /// What all clients take, but for the clients themselves: a few loads.
 pub(crate) fn client_bytes() -> u64 {

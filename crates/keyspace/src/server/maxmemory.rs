@@ -1,13 +1,11 @@
 //! `maxmemory`: keeps the server below a limit, by giving keys up or by refusing to write.
 //!
 //! # What is measured
-//! `used_memory`, as in Redis: what Tallow calls allocated. Redis adds to a counter with each
-//! allocation, and compares before each command. Here the exact figure is a sum over all classes
-//! (some microseconds), so between two such looks there is an upper bound instead: the last figure,
-//! and five quarters of what the accounts have grown by since (no size class wastes more than a
-//! fifth of a block). Accounts are exact and cost a few loads ([`Meter`]). Only when the bound passes the limit
-//! is the exact figure asked for; and then a little more is given up than must be
-//! ([`slack_bytes`]), so that the next look is some hundred writes away.
+//! `used_memory`, as in Redis: what Tallow calls allocated, compared with the limit before each
+//! command. The exact figure is asked for once a millisecond, and when an upper bound of what has
+//! come since ([`Meter::most_bytes`](super::memory::meter::Meter::most_bytes)) passes the limit; and
+//! then a little more is given up than must be ([`slack_bytes`]), so that the next look is some
+//! hundred writes away.
 //!
 //! With `maxmemory-counts resident` it is RSS that is held below the limit: what the kernel
 //! counts, and kills for. Redis cannot say that, since its allocator may keep what keys gave up. Tallow
@@ -27,15 +25,13 @@
 //! [`KEYS_BEYOND_TIME`]: nobody waits for a limit that was lowered by gigabytes.
 
 use super::Server;
-use super::accounts::{Dataset, Expiry, Tables, client_bytes};
 use super::db::evict::{Candidate, Policy, Pool};
 use super::db::{Db, UnixMs};
-use super::memory::{kernel, pulse};
+use super::memory::kernel;
 use crate::gauge::Allocator;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::time::{Duration, Instant};
-use tallow::Purpose;
 
 /// Keys given up between two looks at memory and the clock.
 const KEYS_PER_LOOK: usize = 16;
@@ -63,7 +59,6 @@ pub(crate) enum Room {
 #[derive(Debug)]
 pub(crate) struct Maxmemory {
     pool: Pool,
-    meter: Meter,
     rng: Pcg64Mcg,
     /// The database that a random key is taken from next.
     next_db: usize,
@@ -88,7 +83,6 @@ impl Maxmemory {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             pool: Pool::default(),
-            meter: Meter::default(),
             rng: Pcg64Mcg::seed_from_u64(seed),
             next_db: 0,
             is_working: false,
@@ -137,40 +131,12 @@ impl Maxmemory {
     }
 }
 
-/// An upper bound of `used_memory` that costs a few loads.
-#[derive(Clone, Copy, Debug, Default)]
-struct Meter {
-    /// The last exact figure,
-    exact_bytes: u64,
-    /// and what the accounts held then.
-    account_bytes: u64,
-    is_known: bool,
-}
-
-impl Meter {
-    fn look(&mut self, exact_bytes: u64) {
-        *self = Self { exact_bytes, account_bytes: account_bytes(), is_known: true };
-    }
-
-    /// Whether `used_memory` is at most `limit` for certain.
-    fn is_within(&self, limit_bytes: u64) -> bool {
-        let grown = account_bytes().saturating_sub(self.account_bytes);
-        self.is_known && self.exact_bytes.saturating_add(grown + grown / 4) <= limit_bytes
-    }
-}
-
-/// What all accounts hold.
-fn account_bytes() -> u64 {
-    let data = [Dataset::account(), Tables::account(), Expiry::account()];
-    data.iter().map(|account| account.live_bytes()).sum::<u64>() + client_bytes()
-}
-
 /// Makes room if `maxmemory` is passed; called before each command.
 #[inline]
 pub(crate) fn make_room(server: &mut Server) -> Room {
     let limit = server.config.maxmemory;
-    let counts_resident = server.config.counts_resident();
-    if limit == 0 || (!counts_resident && server.maxmemory.meter.is_within(limit)) {
+    let (counts_resident, now) = (server.config.counts_resident(), server.clock.now_ms);
+    if limit == 0 || (!counts_resident && server.pulse.is_within(server.allocator, limit, now)) {
         return Room::Enough;
     }
     if counts_resident
@@ -189,19 +155,15 @@ pub(crate) fn go_on(server: &mut Server) -> bool {
     std::mem::take(&mut server.maxmemory.is_working) && make_room_now(server) == Room::Working
 }
 
-/// Looks at memory ten times a second, also at what no account knows of.
+/// Looks at memory ten times a second, also while nobody says anything.
 pub(crate) fn tick(server: &mut Server) {
-    if server.config.maxmemory > 0 {
-        server.maxmemory.meter = Meter::default();
-        server.maxmemory.is_working = true;
-    }
+    server.maxmemory.is_working |= server.config.maxmemory > 0;
 }
 
 /// The limit or the policy has changed.
 pub(crate) fn changed(server: &mut Server) {
     server.read_clock();
     server.maxmemory.pool.clear();
-    server.maxmemory.meter = Meter::default();
     server.maxmemory.is_working = true;
 }
 
@@ -296,9 +258,7 @@ fn patience(tenacity: i64) -> Option<Duration> {
 /// What is used, and what may be.
 fn measure(server: &mut Server) -> Excess {
     let limit = server.config.maxmemory;
-    let used_bytes = pulse::used_bytes(server.allocator);
-    server.maxmemory.meter.look(used_bytes);
-    server.pulse.note_used(used_bytes, server.clock.now_ms);
+    let used_bytes = server.pulse.look(server.allocator, server.clock.now_ms);
     if !server.config.counts_resident() {
         let goal_bytes = limit - slack_bytes(limit);
         return Excess { is_over: used_bytes > limit, used_bytes, most_bytes: limit, goal_bytes };
@@ -413,21 +373,6 @@ fn draw<'a>(db: &'a Db, volatile: bool, rng: &mut Pcg64Mcg) -> Option<&'a super:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::accounts::block;
-
-    #[test]
-    fn the_bound_is_one() {
-        let mut meter = Meter::default();
-        assert!(!meter.is_within(u64::MAX), "nothing is known yet");
-        meter.look(1000);
-        assert!(meter.is_within(1 << 20) && !meter.is_within(999));
-        // Other tests use accounts meanwhile, but not so much.
-        let blocks = block::<Dataset, 1>([&[0; 64 << 20]]);
-        assert!(!meter.is_within(64 << 20));
-        assert!(meter.is_within(128 << 20));
-        drop(blocks);
-        assert!(meter.is_within(32 << 20));
-    }
 
     #[test]
     fn patience_is_that_of_redis() {

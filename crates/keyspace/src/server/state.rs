@@ -62,6 +62,8 @@ pub(crate) struct Server {
     pub(crate) pubsub: Pubsub,
     /// The commands and how often they were called.
     pub(crate) commands: Registry,
+    /// The command executed last.
+    last_command: usize,
     /// The time of this turn of the event loop.
     pub(crate) clock: Clock,
     /// When the server was started.
@@ -109,6 +111,7 @@ impl Server {
             clients: Clients::new(),
             pubsub: Pubsub::default(),
             commands: Registry::new(),
+            last_command: 0,
             clock: Clock::default(),
             started: Instant::now(),
             run_id,
@@ -193,10 +196,19 @@ impl Server {
         self.pulse.read(self.allocator, self.clock.now_ms);
     }
 
-    /// Looks at the peak of memory, if much has come or gone since it was looked at.
+    /// Notes which command is the next to be executed, whoever sends it.
     #[inline]
-    pub(crate) fn note_traffic(&mut self) {
-        self.pulse.note_traffic(self.allocator, &self.counters, self.clock.now_ms);
+    pub(crate) fn note_next(&mut self, command: usize) {
+        if self.last_command != command {
+            self.last_command = command;
+            self.watch_peak();
+        }
+    }
+
+    /// Looks at the peak of memory, if it may be another.
+    #[inline]
+    pub(crate) fn watch_peak(&mut self) {
+        self.pulse.watch_peak(self.allocator, self.clock.now_ms);
     }
 
     /// A random number.

@@ -82,6 +82,23 @@ fn counts_and_their_reset() {
 }
 
 #[test]
+fn a_peak_that_lasted_for_one_command_is_seen() {
+    const BYTES: u64 = 32 << 20;
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    let peak = |it: &mut Connection| -> u64 {
+        field(&info(it, &["memory"]), "used_memory_peak").parse().expect("a number")
+    };
+    let before = peak(&mut it);
+    let mut pipe = redis::pipe();
+    pipe.cmd("SETRANGE").arg("k").arg(BYTES - 1).arg("a").ignore();
+    let () = pipe.cmd("DEL").arg("k").ignore().query(&mut it).expect("both");
+    let seen = peak(&mut it);
+    assert!(before < BYTES / 2, "{before}");
+    assert!((BYTES..BYTES * 3 / 2).contains(&seen), "{seen}");
+}
+
+#[test]
 fn the_longest_time_to_live_there_is() {
     let server = Server::start(&[]);
     let mut it = server.connect();

@@ -260,6 +260,9 @@ pub(crate) fn execute(
         Ok(index) => stopwatch.enter(*index, &mut server.commands),
         Err(_) => stopwatch.stop(&mut server.commands),
     }
+    if let Ok(index) = found {
+        server.note_next(index);
+    }
     let permitted = found.and_then(|index| permit(server, client, args, index).map(|()| index));
     let index = match permitted {
         Ok(index) => index,

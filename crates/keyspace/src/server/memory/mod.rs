@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`pulse`] | what is read ten times a second, and the peak |
+//! | [`meter`] | how much is used, between two looks at the exact figure |
 //! | [`sample`] | all figures of one moment in plain numbers |
 //! | [`books`] | the sum of everything, which is RSS |
 //! | [`kernel`] | what `/proc` says |
@@ -17,6 +18,7 @@ pub(crate) mod books;
 pub(crate) mod doctor;
 pub(crate) mod info;
 pub(crate) mod kernel;
+pub(crate) mod meter;
 pub(crate) mod pulse;
 pub(crate) mod sample;
 pub(crate) mod stats;

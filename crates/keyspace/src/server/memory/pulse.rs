@@ -1,11 +1,13 @@
-//! What is read regularly: RSS ten times a second, the peak whenever much may have happened.
+//! What is read regularly: RSS ten times a second, `used_memory` and its peak much more often.
 //!
 //! Redis reads RSS and its allocator's figures every 100 ms in one go, so that their ratio is that
-//! of one moment, and INFO says those; `used_memory` itself is always of now. It asks for the peak
-//! after every command. Tallow's figures are not kept as one sum that is cheap to read, so here the
-//! peak is looked at whenever so many bytes have come or gone that it can have moved.
+//! of one moment, and INFO says those; `used_memory` itself is always of now. It looks at the peak
+//! after every command. Here that is done when another command comes than the one before, whoever
+//! sends it, and when the commands of a turn are executed ([`Pulse::watch_peak`]): a run of the same
+//! command makes memory grow or shrink, and does not do one after the other.
 
 use super::kernel;
+use super::meter::Meter;
 use crate::gauge::Allocator;
 use crate::server::db::UnixMs;
 use crate::server::state::Counters;
@@ -16,8 +18,8 @@ pub(crate) const EVERY_MS: i64 = 100;
 const TOLERANCE_MS: i64 = 10;
 /// Readings that rates are averaged over.
 const RATES: usize = 16;
-/// After so many bytes from and to clients the peak is looked at.
-const TRAFFIC_BYTES: u64 = 256 * 1024;
+/// The peak may be so much higher than what is told.
+const PEAK_GRAIN_BYTES: u64 = 64 * 1024;
 
 /// What was read last.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +42,8 @@ pub(crate) struct Pulse {
     pub(crate) rates: Rates,
     /// The most `used_memory` that was seen, and when.
     pub(crate) peak: Peak,
-    traffic_bytes: u64,
+    /// What is used now.
+    meter: Meter,
 }
 
 /// The highest `used_memory`.
@@ -82,22 +85,36 @@ impl Pulse {
         self.active_bytes = stats.active_bytes + system.active_bytes;
         self.resident_bytes = stats.resident_bytes + system.active_bytes;
         self.free_bytes = regions.sum::<u64>().saturating_sub(stats.punched_bytes);
-        self.peak.note(self.used_bytes, now);
+        self.note_used(self.used_bytes, now);
     }
 
-    /// Looks at the peak, if many bytes have come or gone since: called once for each turn.
-    #[inline]
-    pub(crate) fn note_traffic(&mut self, allocator: Allocator, counters: &Counters, now: UnixMs) {
-        let traffic = counters.net_input_bytes + counters.net_output_bytes;
-        if traffic.abs_diff(self.traffic_bytes) >= TRAFFIC_BYTES {
-            self.traffic_bytes = traffic;
-            self.peak.note(used_bytes(allocator), now);
-        }
+    /// Reads `used_memory`.
+    pub(crate) fn look(&mut self, allocator: Allocator, now: UnixMs) -> u64 {
+        let used_bytes = used_bytes(allocator);
+        self.note_used(used_bytes, now);
+        used_bytes
     }
 
     /// Notes `used_memory` as it was just read.
     pub(crate) fn note_used(&mut self, used_bytes: u64, now: UnixMs) {
+        self.meter = Meter::at(used_bytes, now);
         self.peak.note(used_bytes, now);
+    }
+
+    /// Looks at the peak, if it may be another.
+    #[inline]
+    pub(crate) fn watch_peak(&mut self, allocator: Allocator, now: UnixMs) {
+        if !self.meter.is_fresh(allocator, now)
+            || self.meter.about_bytes() > self.peak.bytes + PEAK_GRAIN_BYTES
+        {
+            self.look(allocator, now);
+        }
+    }
+
+    /// Whether `used_memory` is at most `limit_bytes` for certain; to know more it must be read.
+    #[inline]
+    pub(crate) fn is_within(&self, allocator: Allocator, limit_bytes: u64, now: UnixMs) -> bool {
+        self.meter.is_fresh(allocator, now) && self.meter.most_bytes() <= limit_bytes
     }
 }
 
@@ -171,14 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn much_traffic_has_the_peak_looked_at() {
+    fn the_peak_is_looked_at_when_it_may_be_another() {
+        // Other tests use memory meanwhile, but not so much.
+        const BYTES: usize = 32 << 20;
+        let _alone = super::super::meter::tests::ALONE.lock();
         let mut pulse = Pulse::default();
-        let mut counters = Counters { net_input_bytes: TRAFFIC_BYTES - 1, ..Counters::default() };
-        pulse.note_traffic(Allocator::Tallow, &counters, 5);
-        assert_eq!(pulse.peak.at_ms, 0);
-        counters.net_output_bytes = 1;
-        let block = crate::server::accounts::block::<Dataset, 1>([&[0; 1000]]);
-        pulse.note_traffic(Allocator::Tallow, &counters, 6);
-        assert!(pulse.peak.at_ms == 6 && pulse.peak.bytes >= block.len() as u64);
+        pulse.watch_peak(Allocator::Tallow, 5);
+        let before = pulse.peak.bytes;
+        assert!(pulse.is_within(Allocator::Tallow, before + BYTES as u64 / 2, 5));
+        assert!(!pulse.is_within(Allocator::Tallow, u64::MAX, 6), "that is another moment");
+        let block = crate::server::accounts::block::<Dataset, 1>([&[0; BYTES]]);
+        assert!(!pulse.is_within(Allocator::Tallow, before + BYTES as u64 / 2, 5));
+        pulse.watch_peak(Allocator::Tallow, 5);
+        drop(block);
+        assert!(pulse.peak.bytes > before + BYTES as u64 / 2, "{before} {}", pulse.peak.bytes);
     }
 }

@@ -213,13 +213,13 @@ impl EventLoop {
                 // Before anybody is told that it has changed.
                 page.follow(&self.server.config);
             }
+            self.server.watch_peak();
             // Replies do not wait for what nobody waits for.
             self.write_all();
             due = self.work(is_idle);
             if self.next_tick <= Instant::now() {
                 self.tick();
             }
-            self.server.note_traffic();
             limits::evict(&mut self.server);
             self.write_all();
         }

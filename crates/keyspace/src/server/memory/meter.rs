@@ -1,0 +1,106 @@
+//! How much memory is used now, for little: between two exact figures the accounts tell.
+//!
+//! Redis adds to a counter with each allocation and reads `used_memory` when it likes. Tallow keeps
+//! no such sum; the exact figure is one over all size classes and threads, a microsecond or two: too
+//! much for each command, and nothing [once a millisecond](Meter::is_fresh). In between, what has
+//! come since is known from the accounts, which cost some loads each:
+//!
+//! - [`about_bytes`](Meter::about_bytes): by how much [those that can](accounts::volatile) have grown,
+//!   as requested. It lacks the rounding up to size classes.
+//! - [`most_bytes`](Meter::most_bytes): the same and more waste than there can be: of each block that
+//!   was allocated since a quarter of what was asked for (a size class wastes up to a fifth of its
+//!   blocks) and 15 bytes (small ones are 16 apart). All blocks count, not only those by which the
+//!   accounts have grown: a string of 64 bytes that makes way for one of 65 takes 16 more.
+
+use crate::gauge::Allocator;
+use crate::server::accounts;
+use crate::server::db::UnixMs;
+
+/// An exact figure, and what the accounts said at the same moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Meter {
+    exact_bytes: u64,
+    at_ms: UnixMs,
+    live_bytes: u64,
+    asked_bytes: u64,
+    allocations: u64,
+}
+
+impl Meter {
+    /// `used_memory` was so much just now.
+    pub(crate) fn at(exact_bytes: u64, now: UnixMs) -> Self {
+        let mut it = Self { exact_bytes, at_ms: now, ..Self::default() };
+        for account in accounts::volatile() {
+            let stats = account.stats();
+            it.live_bytes += stats.live_bytes;
+            it.asked_bytes += stats.asked_bytes;
+            it.allocations += stats.allocations;
+        }
+        it
+    }
+
+    /// Whether the exact figure is of this millisecond. Where the program's own allocations come
+    /// from the C library it takes longer to ask for it: there it is of the last tick.
+    #[inline]
+    pub(crate) fn is_fresh(&self, allocator: Allocator, now: UnixMs) -> bool {
+        match allocator {
+            Allocator::Tallow => self.at_ms == now,
+            Allocator::System => (0..super::pulse::EVERY_MS).contains(&(now - self.at_ms)),
+        }
+    }
+
+    /// About what is used now.
+    #[inline]
+    pub(crate) fn about_bytes(&self) -> u64 {
+        let live: u64 = accounts::volatile().iter().map(|account| account.live_bytes()).sum();
+        (self.exact_bytes + live).saturating_sub(self.live_bytes)
+    }
+
+    /// What is used now at most.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        let now = Self::at(self.exact_bytes, self.at_ms);
+        let asked = now.asked_bytes.saturating_sub(self.asked_bytes);
+        let allocations = now.allocations.saturating_sub(self.allocations);
+        (self.exact_bytes + now.live_bytes).saturating_sub(self.live_bytes)
+            + asked / 4
+            + allocations * 15
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::server::accounts::{Block, Dataset, Output, block};
+    use std::sync::Mutex;
+
+    /// Held by tests that look at what they themselves allocate.
+    pub(crate) static ALONE: Mutex<()> = Mutex::new(());
+    /// Others use accounts meanwhile, but not so much.
+    const NOISE_BYTES: u64 = 8 << 20;
+
+    #[test]
+    fn most_is_not_passed_by_small_blocks_nor_by_those_that_take_the_place_of_others() {
+        const COUNT: usize = 1 << 20;
+        let _alone = ALONE.lock();
+        let region = |bytes: usize| bytes.next_multiple_of(16) as u64 * COUNT as u64;
+        let meter = Meter::at(1000, 0);
+        let mut blocks: Vec<Block<Dataset>> = (0..COUNT).map(|_| block([&[0; 33]])).collect();
+        let (about, most) = (meter.about_bytes(), meter.most_bytes());
+        assert!(about.abs_diff(33 * COUNT as u64) < NOISE_BYTES, "{about}");
+        assert!(most + NOISE_BYTES >= region(33), "{most}");
+        let meter = Meter::at(1000, 0);
+        blocks.iter_mut().for_each(|it| *it = block([&[0; 49]]));
+        let most = meter.most_bytes();
+        assert!(most + NOISE_BYTES >= region(49) - region(33), "{most}");
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_in_it() {
+        let _alone = ALONE.lock();
+        let meter = Meter::at(0, 0);
+        let replies = block::<Output, 1>([&[0; 64 << 20]]);
+        assert!(meter.about_bytes() > (64 << 20) - NOISE_BYTES);
+        drop(replies);
+        assert!(meter.about_bytes() < NOISE_BYTES);
+    }
+}
