@@ -81,6 +81,62 @@ fn counts_and_their_reset() {
     assert_ne!(field(&text, "used_memory_peak"), "0");
 }
 
+/// Those of Valkey 9.1, but for what stands for them here: `_human` and scripting's are left out.
+const MEMORY_FIELDS: &str = "used_memory used_memory_rss used_memory_peak used_memory_peak_perc \
+    used_memory_startup used_memory_overhead used_memory_dataset used_memory_dataset_perc \
+    allocator_allocated allocator_active allocator_resident allocator_muzzy total_system_memory \
+    used_memory_lua used_memory_vm_eval used_memory_scripts maxmemory maxmemory_policy \
+    allocator_frag_ratio allocator_frag_bytes allocator_rss_ratio allocator_rss_bytes \
+    rss_overhead_ratio rss_overhead_bytes mem_fragmentation_ratio mem_fragmentation_bytes \
+    mem_not_counted_for_evict mem_replication_backlog mem_total_replication_buffers \
+    mem_replicas_repl_buffer mem_clients_slaves mem_clients_normal mem_cluster_links \
+    mem_cluster_slot_import mem_cluster_slot_export mem_aof_buffer mem_allocator \
+    mem_overhead_db_hashtable_rehashing active_defrag_running lazyfree_pending_objects \
+    lazyfreed_objects";
+
+/// Those of MEMORY STATS there, with one database.
+const STATS_ENTRIES: &str = "peak.allocated total.allocated startup.allocated \
+    replication.backlog replicas.repl.buffer clients.slaves clients.normal cluster.links \
+    cluster.slot_import cluster.slot_export aof.buffer lua.caches functions.caches db.0 \
+    overhead.db.hashtable.lut overhead.db.hashtable.rehashing overhead.total \
+    db.dict.rehashing.count keys.count keys.bytes-per-key dataset.bytes dataset.percentage \
+    peak.percentage allocator.allocated allocator.active allocator.resident allocator.muzzy \
+    allocator-fragmentation.ratio allocator-fragmentation.bytes allocator-rss.ratio \
+    allocator-rss.bytes rss-overhead.ratio rss-overhead.bytes fragmentation fragmentation.bytes";
+
+#[test]
+fn every_field_that_redis_has() {
+    let server = Server::start(&[]);
+    let mut it = server.connect();
+    it_set(&mut it, "k", 1_000_000);
+    let text = info(&mut it, &["memory"]);
+    let ours: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    for name in MEMORY_FIELDS.split_whitespace() {
+        assert!(ours.contains(&name), "INFO memory has no {name}");
+    }
+    let stats: Vec<(String, redis::Value)> =
+        cmd("MEMORY").arg("STATS").query(&mut it).expect("pairs");
+    let names: Vec<&str> = stats.iter().map(|pair| &*pair.0).collect();
+    let theirs: Vec<&str> = STATS_ENTRIES.split_whitespace().collect();
+    let (redis, own) = names.split_at(theirs.len());
+    assert_eq!(redis, theirs, "in this order");
+    assert!(own.iter().all(|name| name.starts_with("tallow.")), "{own:?}");
+    let number = |name: &str| match stats.iter().find(|pair| pair.0 == name) {
+        Some((_, redis::Value::Int(number))) => *number,
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(number("keys.bytes-per-key"), number("dataset.bytes"));
+    // The redis-server that is installed has some that are no more.
+    let Some(redis) = crate::redis_server::RedisServer::start(&[]) else { return };
+    let theirs = format!("{:?}", redis.connect().ask_raw(b"INFO memory\r\n"));
+    let theirs: Vec<&str> =
+        theirs.split("\\\\r\\\\n").filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    assert!(theirs.len() > 40, "{theirs:?}");
+    for name in theirs {
+        assert!(ours.contains(&name), "INFO memory has no {name}");
+    }
+}
+
 #[test]
 fn a_peak_that_lasted_for_one_command_is_seen() {
     const BYTES: u64 = 32 << 20;

@@ -18,6 +18,8 @@ use tallow::defrag::{Mover, Relocate};
 /// Elements go into a chunk of their own above this, as with `list-max-listpack-size -2`.
 const CHUNK_BYTES: usize = 8 * 1024;
 const MIN_CHUNK_BYTES: usize = 64;
+/// So many places of a ring are not given back.
+const KEPT_PLACES: usize = 16;
 /// Lengths from here on take five bytes instead of one.
 const LONG: u8 = 255;
 
@@ -211,6 +213,18 @@ impl List {
             self.number = self.number.wrapping_add(1);
         }
         self.chunks -= 1;
+        if self.ring.len() > KEPT_PLACES.max(4 * self.chunks) {
+            self.shrink_ring();
+        }
+    }
+
+    /// Gives places back, of which three quarters are out of use: half of those that stay are free,
+    /// so that the next time is as many chunks away as are moved now.
+    fn shrink_ring(&mut self) {
+        let mut ring = Vec::with_capacity_in((2 * self.chunks).max(1), In::NEW);
+        ring.extend((0..self.chunks).map(|i| std::mem::replace(self.chunk_mut(i), Chunk::new())));
+        ring.resize_with(ring.capacity(), Chunk::new);
+        (self.ring, self.first) = (ring, 0);
     }
 }
 
@@ -279,8 +293,13 @@ impl Chunk {
         self.count -= 1;
     }
 
+    /// Its elements with their lengths.
+    fn used(&self) -> &[u8] {
+        &self.room[self.start..self.end]
+    }
+
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.room[self.start..self.end];
+        let mut rest = self.used();
         std::iter::from_fn(move || {
             if rest.is_empty() {
                 return None;
@@ -365,5 +384,25 @@ mod tests {
         list.drop_from(End::Tail, 10);
         let kept = model.len().saturating_sub(20);
         assert!(list.iter_from(0).eq(model.iter().skip(10).take(kept)));
+    }
+
+    #[test]
+    fn what_was_long_is_small_when_it_is_short() {
+        let full = || {
+            let mut list = List::new();
+            (0..10_000).for_each(|_| list.push(End::Tail, &[7; 1000]));
+            list
+        };
+        for end in [End::Head, End::Tail] {
+            let (mut cut, mut popped) = (full(), full());
+            cut.drop_from(end, 9_999);
+            (0..9_999).for_each(|_| assert!(popped.pop(end, |_| {})));
+            for list in [&mut cut, &mut popped] {
+                let bytes: usize = list.own_blocks().sum();
+                assert!(bytes <= CHUNK_BYTES + KEPT_PLACES * size_of::<Chunk>(), "{bytes}");
+                (0..100).for_each(|i| list.push(end, &[i]));
+                assert_eq!((list.len(), list.iter_from(0).count()), (101, 101));
+            }
+        }
     }
 }

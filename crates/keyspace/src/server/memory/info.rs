@@ -96,13 +96,20 @@ fn clients_and_rest(server: &Server, sample: &Sample, text: &mut String) {
         "mem_not_counted_for_evict",
         "mem_replication_backlog",
         "mem_total_replication_buffers",
+        "mem_replicas_repl_buffer",
         "mem_clients_slaves",
     ] {
         field(text, name, 0);
     }
     field(text, "mem_clients_normal", sample.clients_bytes);
-    field(text, "mem_cluster_links", 0);
-    field(text, "mem_aof_buffer", 0);
+    for name in [
+        "mem_cluster_links",
+        "mem_cluster_slot_import",
+        "mem_cluster_slot_export",
+        "mem_aof_buffer",
+    ] {
+        field(text, name, 0);
+    }
     field(text, "mem_allocator", allocator_name(sample));
     // Tables grow shard by shard: there is never a second one.
     field(text, "mem_overhead_db_hashtable_rehashing", 0);

@@ -47,7 +47,14 @@ fn entries(sample: &Sample, books: &Books) -> Vec<(String, Value)> {
         add(name, int(0));
     }
     add("clients.normal", int(sample.clients_bytes));
-    for name in ["cluster.links", "aof.buffer", "lua.caches", "functions.caches"] {
+    for name in [
+        "cluster.links",
+        "cluster.slot_import",
+        "cluster.slot_export",
+        "aof.buffer",
+        "lua.caches",
+        "functions.caches",
+    ] {
         add(name, int(0));
     }
     for db in &sample.dbs {
@@ -59,8 +66,9 @@ fn entries(sample: &Sample, books: &Books) -> Vec<(String, Value)> {
     add("overhead.total", int(sample.overhead_bytes()));
     add("db.dict.rehashing.count", int(0));
     add("keys.count", int(sample.keys()));
-    let net = sample.used_bytes.saturating_sub(sample.startup_bytes);
-    add("keys.bytes-per-key", int(net.checked_div(sample.keys()).unwrap_or(0)));
+    // Of the dataset, as from Redis 7.4 on; before, overhead of tables and clients was in it.
+    let bytes_per_key = sample.dataset_bytes().checked_div(sample.keys());
+    add("keys.bytes-per-key", int(bytes_per_key.unwrap_or(0)));
     add("dataset.bytes", int(sample.dataset_bytes()));
     add("dataset.percentage", Value::Double(sample.dataset_percent()));
     add("peak.percentage", Value::Double(sample.peak_percent()));

@@ -26,16 +26,26 @@ impl List {
     /// Removes elements that are `element`, at most `most` of them, the first ones seen from an
     /// end. Returns how many.
     pub(crate) fn remove_equal(&mut self, end: End, most: usize, element: &[u8]) -> usize {
-        let mut left = most;
+        let (mut left, mut sparse) = (most, 0);
         for i in 0..self.chunks {
             let at = if end == End::Head { i } else { self.chunks - 1 - i };
-            left -= self.chunk_mut(at).remove_equal(end, left, element);
+            let chunk = self.chunk_mut(at);
+            let removed = chunk.remove_equal(end, left, element);
+            if removed > 0 && chunk.used().len() < CHUNK_BYTES / 2 {
+                chunk.fit();
+                sparse += 1;
+            }
+            left -= removed;
             if left == 0 {
                 break;
             }
         }
         self.len -= most - left;
-        self.drop_empty_chunks();
+        if sparse * 4 > self.chunks {
+            self.join_chunks();
+        } else if sparse > 0 {
+            self.drop_empty_chunks();
+        }
         most - left
     }
 
@@ -125,6 +135,22 @@ impl List {
         self.ring.truncate(self.chunks);
     }
 
+    /// Makes one chunk of neighbours that fit into one, and drops those that are empty.
+    fn join_chunks(&mut self) {
+        self.straighten();
+        let old = std::mem::replace(&mut self.ring, Vec::new_in(In::NEW));
+        for chunk in old.into_iter().filter(|chunk| chunk.count > 0) {
+            match self.ring.last_mut() {
+                Some(last) if last.used().len() + chunk.used().len() <= CHUNK_BYTES => {
+                    last.append(&chunk);
+                }
+                _ => self.ring.push(chunk),
+            }
+        }
+        self.ring.shrink_to_fit();
+        self.chunks = self.ring.len();
+    }
+
     fn drop_empty_chunks(&mut self) {
         if (0..self.chunks).any(|at| self.chunk(at).count == 0) {
             self.straighten();
@@ -146,6 +172,22 @@ impl Chunk {
             end += part.len();
         }
         Self { room, start: 0, end, count }
+    }
+
+    /// Gives back the room for more.
+    fn fit(&mut self) {
+        *self = Self::of([self.used(), &[], &[]], self.count);
+    }
+
+    /// Adds another's elements behind its own.
+    fn append(&mut self, other: &Self) {
+        let bytes = other.used();
+        if self.room.len() - self.end < bytes.len() {
+            self.grow(End::Tail, bytes.len());
+        }
+        self.room[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+        self.count += other.count;
     }
 
     /// As [`List::remove_equal`].
@@ -188,6 +230,32 @@ fn count(mut bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_of_many_chunks_is_joined() {
+        for kept_every in [100, 5000] {
+            let (mut list, mut kept) = (List::new(), 0);
+            for i in 0..100_000 {
+                kept += usize::from(i % kept_every == 0);
+                let element: &[u8] =
+                    if i % kept_every == 0 { b"stays" } else { b"goes: 20 bytes long." };
+                list.push(End::Tail, element);
+            }
+            let all: usize = list.own_blocks().sum();
+            assert_eq!(
+                list.remove_equal(End::Head, usize::MAX, b"goes: 20 bytes long."),
+                100_000 - kept
+            );
+            let left: usize = list.own_blocks().sum();
+            assert!(left <= 3 * kept * framed_bytes(5) + 512, "{left} of {all} for {kept}");
+            assert_eq!((list.len(), list.iter_from(0).count()), (kept, kept));
+            // In the midst of others that stay, a chunk has no room to spare.
+            (0..100).for_each(|_| list.push(End::Tail, &[7; 4000]));
+            list.insert(kept + 50, b"goes");
+            assert_eq!(list.remove_equal(End::Tail, 1, b"goes"), 1);
+            assert_eq!(list.len(), kept + 100);
+        }
+    }
 
     #[test]
     fn as_a_vector_would() {
