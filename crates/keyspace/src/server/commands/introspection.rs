@@ -110,7 +110,7 @@ fn list(ctx: &mut Ctx<'_>) -> Handled {
 /// COMMAND GETKEYS: which arguments of another request are keys.
 fn getkeys(ctx: &mut Ctx<'_>) -> Handled {
     let args = ctx.args.skip(2);
-    let index = ctx.server.commands.find(args, None);
+    let index = ctx.server.commands.look_up(args);
     let index = index.map_err(|_| Fail::Fixed("ERR Invalid command specified"))?;
     let (spec, count) = (ctx.server.commands.spec(index), args.len());
     let (first, last, step) = spec.keys;

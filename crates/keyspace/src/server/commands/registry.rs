@@ -125,6 +125,12 @@ impl Registry {
                 return Ok(last);
             }
         }
+        self.look_up(args)
+    }
+
+    /// The command of a request, by its names alone.
+    pub(crate) fn look_up(&self, args: Args<'_>) -> Result<usize, Fail> {
+        let name = args.at(0);
         let index = self.by_name(name).ok_or_else(|| unknown(args))?;
         match args.get(1) {
             Some(second) if !self.commands[index].subcommands.is_empty() => self

@@ -10,22 +10,21 @@
 //! read again in the next turn: nobody can keep the others waiting by sending without end. What was
 //! read is executed where it lies; only the beginning of a request that is not all there is copied
 //! into a buffer of the client's own. An idle client has no buffers at all but its reply buffer.
-//! How it waits: [`wait`](super::wait).
+//! How it waits: [`wait`](super::wait); what it does for one client: [`serve`](super::serve).
 
 use super::client::Client;
 use super::listen::{Listener, listen, remove_socket};
+use super::serve::{execute_input, write};
 use super::wait::Watch;
 use super::{cron, expire, limits, log};
 use crate::gauge::Allocator;
 use crate::server::Server;
-use crate::server::buffer::Buffer;
 use crate::server::commands;
 use crate::server::config::Config;
 use crate::server::db::defrag;
 use crate::server::http::{self, link::LoopEnd};
 use crate::server::maxmemory;
 use crate::server::memory::background;
-use crate::server::resp::request::{Bounds, Scanned};
 use anyhow::{Context, bail};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -37,8 +36,6 @@ use std::time::{Duration, Instant};
 const READ_BYTES: usize = 16 * 1024;
 /// The same inside of a long argument.
 const READ_MUCH_BYTES: usize = 256 * 1024;
-/// Written at once to a socket; the rest is for the next turn, as others are.
-const WRITE_BYTES: usize = 64 * 1024;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 1000;
 
@@ -383,107 +380,5 @@ impl EventLoop {
             self.server.clients.remove(place);
         }
         self.to_read.retain(|it| *it != place);
-    }
-}
-
-/// Writes what the client's socket takes, and no more than [`WRITE_BYTES`]: one that takes whatever it
-/// is given would keep all others waiting.
-fn write(server: &mut Server, client: &mut Client) {
-    let mut most = WRITE_BYTES;
-    while most > 0 && !client.reply.unsent().is_empty() && !client.blocked_write {
-        let unsent = client.reply.unsent();
-        match client.stream.write(&unsent[..unsent.len().min(most)]) {
-            Ok(0) => client.dead = true,
-            Ok(count) => {
-                most -= count;
-                server.counters.net_output_bytes += count as u64;
-                client.reply.note_sent(count, limits::KEPT_OUTPUT_BYTES);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => client.blocked_write = true,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => client.dead = true,
-        }
-        if client.dead {
-            return;
-        }
-    }
-    limits::check_output(server, client);
-}
-
-/// Executes all whole requests in what the client has sent, and keeps the rest.
-fn execute_input(server: &mut Server, client: &mut Client, input: &[u8]) {
-    limits::set(server, client);
-    if client.query.is_empty() {
-        let used = execute(server, client, input);
-        client.query.extend(&input[used..]);
-    } else {
-        let mut query = mem::replace(&mut client.query, Buffer::new());
-        query.extend(input);
-        let used = execute(server, client, &query);
-        // What follows a request came with its end. It moves to a buffer of its own size: the room
-        // that a long request took would stay for as long as the next one is not whole.
-        client.query = if used > 0 { Buffer::copy_of(&query[used..]) } else { query };
-    }
-    limits::check(server, client);
-}
-
-/// Executes all whole requests in `bytes`; returns how much that was.
-fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
-    let (mut used, mut stopwatch) = (0, commands::Stopwatch::start());
-    // Taken out, since its arguments are read while the client is changed.
-    let mut scanner = mem::take(&mut client.scanner);
-    while used < bytes.len() && !client.closing && !client.dead {
-        let bounds = Bounds {
-            max_bulk_bytes: server.config.proto_max_bulk_len as i64,
-            is_authenticated: server.knows(client),
-        };
-        let rest = &bytes[used..];
-        match scanner.scan(rest, bounds) {
-            Scanned::Request(count) => {
-                let args = scanner.args(rest);
-                if args.len() > 0 {
-                    commands::execute(server, client, args, &mut stopwatch);
-                    limits::check_output(server, client);
-                }
-                used += count;
-                scanner.next();
-            }
-            Scanned::Incomplete => break,
-            Scanned::Refused(text) => {
-                client.reply.error(&format!("ERR Protocol error: {text}"));
-                server.note_error("ERR");
-                client.closing = true;
-                scanner.next();
-                used = bytes.len();
-            }
-        }
-    }
-    stopwatch.stop(&mut server.commands);
-    client.scanner = scanner;
-    if client.closing { bytes.len() } else { used }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server::net::stream::Stream;
-
-    #[test]
-    fn a_client_that_takes_all_it_is_given_gets_so_much_at_a_time() {
-        let mut server = Server::new(Config::new(), Allocator::Tallow);
-        let (near, mut far) = UnixStream::pair().expect("a socket");
-        let mut client = Client::new(1, Stream::Unix(near), 0, true);
-        client.reply.bulk(&vec![b'x'; 1 << 20]);
-        let mut taken = vec![0; 1 << 21];
-        for turn in 1..=3 {
-            write(&mut server, &mut client);
-            assert_eq!(server.counters.net_output_bytes, turn * WRITE_BYTES as u64);
-            assert!(!client.blocked_write);
-            let mut bytes = 0;
-            while let Ok(count @ 1..) = far.read(&mut taken) {
-                bytes += count;
-            }
-            assert_eq!(bytes, WRITE_BYTES);
-        }
     }
 }

@@ -44,7 +44,8 @@ pub(crate) fn raise_descriptors(config: &Config) -> Result<(), i64> {
     if most < config.maxclients { Err(most) } else { Ok(()) }
 }
 
-/// Looks at a client's buffers, after they have grown; marks it dead if it is over a limit.
+/// Looks at a client's buffers, after they have grown; marks it dead if it is over a limit. What it
+/// has sent counts, as in Redis; the room for that is twice as much at most, and for a moment.
 pub(crate) fn check(server: &mut Server, client: &mut Client) {
     let query_bytes = (client.query.len() + client.scanner.buffer_bytes()) as u64;
     let limit = match server.knows(client) {

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`event_loop`] | waits, reads, executes, writes; the only place that blocks |
+//! | [`serve`] | what is done for one client |
 //! | [`wait`] | looking for events a little before sleeping |
 //! | [`listen`] | which addresses, and who may connect |
 //! | [`stream`] | TCP and unix sockets as one |
@@ -25,5 +26,6 @@ pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod name;
 pub(crate) mod recent;
+mod serve;
 pub(crate) mod stream;
 mod wait;
