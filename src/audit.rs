@@ -130,7 +130,7 @@ impl Counted {
             self.check("punched pages without live regions", Some(class), 1, free.into());
         }
         self.claimed[i] += i64::from(taken);
-        self.held[i] += slab.count_held() as i64;
+        self.held[i] += slab.count_held(class) as i64;
         self.slabs[i] += 1;
         self.audit.slabs += 1;
         self.audit.slab_bytes += class.info().slab_bytes() as u64;
@@ -195,6 +195,7 @@ impl Counted {
         self.check("pages of a segment", None, SEGMENT_PAGES as i64, sum as i64);
         self.pages.segments += 1;
         self.pages.header_pages += header_pages();
+        self.pages.untouched_pages += sets.untouched_pages();
         self.pages.free_pages += free;
         self.pages.dirty_pages += sets.dirty.count();
         self.pages.purging_pages += purging;
@@ -316,6 +317,7 @@ unsafe fn recount() -> Result<Audit, AuditError> {
     let rows = [
         ("segments", booked.segments, counted.pages.segments),
         ("header pages", booked.header_pages, counted.pages.header_pages),
+        ("untouched pages", booked.untouched_pages, counted.pages.untouched_pages),
         ("free pages", booked.free_pages, counted.pages.free_pages),
         ("dirty pages", booked.dirty_pages, counted.pages.dirty_pages),
         ("purging pages", booked.purging_pages, counted.pages.purging_pages),

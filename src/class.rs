@@ -12,7 +12,8 @@
 //! - C3: `region_index(offset)` is exact for every offset inside a slab.
 
 use crate::config::{
-    LG_PAGE, MAGAZINE_BYTES, MAGAZINE_MAX, MAGAZINE_MIN, PAGE_BYTES, SMALL_MAX_BYTES,
+    HARDENED, LG_GRANULE, LG_PAGE, MAGAZINE_BYTES, MAGAZINE_MAX, MAGAZINE_MIN, PAGE_BYTES,
+    SMALL_MAX_BYTES,
 };
 use static_assertions::const_assert;
 
@@ -53,6 +54,8 @@ static TABLE: [ClassInfo; CLASS_COUNT] = CLASSES;
 /// The class of each size up to [`TABLE_MAX`], by `(size + 7) / 8`.
 static BY_EIGHTH: [u8; TABLE_MAX / 8 + 1] = by_eighth();
 const TABLE_MAX: usize = 1024;
+/// Of the smallest class in use: hardened, each region has a mark of its own.
+const LEAST_BYTES: u32 = if HARDENED { 1 << LG_GRANULE } else { 8 };
 
 const fn region_sizes() -> [u32; CLASS_COUNT] {
     let mut sizes = [0; CLASS_COUNT];
@@ -141,7 +144,7 @@ const fn by_eighth() -> [u8; TABLE_MAX / 8 + 1] {
     let mut table = [0; TABLE_MAX / 8 + 1];
     let (mut i, mut class) = (0, 0);
     while i < table.len() {
-        while (REGION_BYTES[class] as usize) < i * 8 {
+        while (REGION_BYTES[class] as usize) < i * 8 || REGION_BYTES[class] < LEAST_BYTES {
             class += 1;
         }
         table[i] = class as u8;
@@ -250,7 +253,8 @@ mod tests {
                 assert_eq!(class, of_size(size.next_multiple_of(align)), "{size} {align}");
                 // No smaller class would have done.
                 if let Some(below) = class.index().checked_sub(1) {
-                    assert!((REGION_BYTES[below] as usize) < size.next_multiple_of(align));
+                    let bytes = REGION_BYTES[below];
+                    assert!((bytes as usize) < size.next_multiple_of(align) || bytes < LEAST_BYTES);
                 }
             }
         }

@@ -113,12 +113,16 @@ pub const GUARD_SLOTS: usize = 128;
 /// Places that stay inaccessible after their block was freed, before the oldest is
 /// used again.
 pub const GUARD_QUARANTINE: usize = GUARD_SLOTS / 2;
-/// Bytes of a free region that are filled and looked at: a region up to this size
-/// whole, of a larger one so many at its start and its end together.
-pub const POISON_BYTES: usize = 1024;
+/// Bytes of a free region that are filled and looked at, from its start on.
+pub const POISON_BYTES: usize = 64;
+/// log2 of the bytes that have a mark of their own: regions are multiples of that.
+pub const LG_GRANULE: u32 = 4;
+/// Regions whose order is mixed at once: enough that a neighbour is a guess, and few
+/// enough that they stay in the processor's cache.
+pub const SHUFFLE_WINDOW: usize = 16;
 
 const_assert!(GUARD_QUARANTINE < GUARD_SLOTS);
-const_assert!(POISON_BYTES.is_multiple_of(16));
+const_assert!(POISON_BYTES.is_multiple_of(1 << LG_GRANULE));
 const_assert!(1usize << LG_PAGE == PAGE_BYTES);
 const_assert!(SEGMENT_BYTES.is_multiple_of(HUGE_PAGE_BYTES));
 const_assert!(SEGMENT_BYTES.is_power_of_two());

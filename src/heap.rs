@@ -28,25 +28,27 @@ use core::ptr::{self, NonNull};
 #[inline(always)]
 pub(crate) fn allocate<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) => with_cache(|cache| {
+        Some(class) => {
             if HARDENED
-                && cache.sample_is_due()
-                && let Some(block) = harden::sample::<COUNTED>(cache, class, layout, settings)
+                && with_cache(Cache::sample_is_due)
+                && let Some(block) = harden::sample::<COUNTED>(class, layout, settings)
             {
                 return block;
             }
-            let region = match cache.allocate::<COUNTED>(class, layout.size()) {
-                Some(region) => region,
-                None => {
-                    let size = if COUNTED { layout.size() } else { 0 };
-                    allocate_slow(cache, class, size, settings)
-                }
-            };
-            if HARDENED {
-                return harden::hand_out::<COUNTED>(region, class, layout.size());
+            let region =
+                with_cache(|cache| match cache.allocate::<COUNTED>(class, layout.size()) {
+                    Some(region) => region,
+                    None => {
+                        let size = if COUNTED { layout.size() } else { 0 };
+                        allocate_slow(cache, class, size, settings)
+                    }
+                });
+            if HARDENED && !region.is_null() {
+                // SAFETY: a region out of the cache, whose class the layout's is.
+                unsafe { harden::hand_out::<COUNTED>(region, class, layout.size()) };
             }
             region
-        }),
+        }
         None => allocate_block::<COUNTED>(layout, false, settings),
     }
 }
@@ -99,12 +101,12 @@ pub(crate) fn allocate_zeroed<const COUNTED: bool>(layout: Layout, settings: &Se
 #[inline(always)]
 pub(crate) unsafe fn free(block: *mut u8, layout: Layout) {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) => with_cache(|cache| {
-            if HARDENED && !harden::take_back::<true>(cache, block, class, layout.size()) {
+        Some(class) => {
+            if HARDENED && !harden::take_back::<true>(block, class, layout.size()) {
                 return;
             }
-            cache.free::<true>(class, block, layout.size());
-        }),
+            with_cache(|cache| cache.free::<true>(class, block, layout.size()));
+        }
         // SAFETY: the caller's promise.
         None => unsafe { free_block(block, layout) },
     }
@@ -317,12 +319,12 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
 #[inline(always)]
 pub(crate) unsafe fn free_unsized(block: *mut u8) {
     match Segment::class_of(block.addr()) {
-        Some(class) => with_cache(|cache| {
-            if HARDENED && !harden::take_back::<false>(cache, block, class, 0) {
+        Some(class) => {
+            if HARDENED && !harden::take_back::<false>(block, class, 0) {
                 return;
             }
-            cache.free::<false>(class, block, 0);
-        }),
+            with_cache(|cache| cache.free::<false>(class, block, 0));
+        }
         // SAFETY: the caller's promise.
         None => unsafe { free_block_unsized(block) },
     }
@@ -333,7 +335,7 @@ pub(crate) unsafe fn free_unsized(block: *mut u8) {
 #[cold]
 unsafe fn free_block_unsized(block: *mut u8) {
     let Some(at) = NonNull::new(block) else { return };
-    if HARDENED && with_cache(|cache| harden::free_sampled(cache, block, None)) {
+    if HARDENED && harden::free_sampled(block, None) {
         return;
     }
     let Some(size) = block_bytes(block.addr()) else {
@@ -384,6 +386,9 @@ pub(crate) unsafe fn reallocate_unsized(
     let (Some(at), Some(old)) = (NonNull::new(block), usable_bytes(block.addr())) else {
         os::abort(Corruption::Foreign { address: block.addr(), size: 0 });
     };
+    if HARDENED {
+        harden::check_held(block);
+    }
     // First, since what follows takes the size for one that can be had.
     let Ok(layout) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
     let to = class::of_layout(new_size, align);

@@ -306,7 +306,7 @@ fn measured(measure: Measure) -> usize {
             let (pages, meta) = (CENTRAL.pages.books(), CENTRAL.meta.bytes());
             let punched = CENTRAL.holes.pages.load(Ordering::Relaxed);
             let backed = pages.used_pages() + pages.dirty_pages + pages.purging_pages;
-            let own = (pages.header_pages << LG_PAGE) + meta.used + pages.table_bytes;
+            let own = (pages.metadata_pages() << LG_PAGE) + meta.used + pages.table_bytes;
             let guarded = if HARDENED { GUARDED.books().1 } else { 0 };
             let blocks = CENTRAL.huge.books().bytes + CENTRAL.huge.shelf_bytes() + guarded;
             (backed.saturating_sub(punched) << LG_PAGE) + own + blocks

@@ -8,7 +8,6 @@
 //! live in nodes that are off duty, behind the first word (M2): the first word
 //! of a node is its owner's atomic header and keeps its last value.
 
-use crate::config::HARDENED;
 use crate::lock::Lock;
 use crate::os;
 use crate::sync::const_unless_loom;
@@ -17,8 +16,8 @@ use core::ptr::{self, NonNull};
 const CHUNK_BYTES: usize = 256 << 10;
 /// Nodes are multiples of this, and aligned to it: half a cache line.
 const NODE_ALIGN: usize = 32;
-/// Sizes of nodes; hardened, slabs of nearly every class need one of their own.
-const KINDS: usize = if HARDENED { 64 } else { 16 };
+/// Sizes of nodes.
+const KINDS: usize = 16;
 
 /// Free nodes of one size.
 #[derive(Clone, Copy)]

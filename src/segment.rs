@@ -6,6 +6,9 @@
 //!  |<-- 2 pages ----->|<------------- 1022 pages -------------------->|
 //! ```
 //!
+//! Hardened, 64 pages of [`marks`] follow the header, and a guard page; another one is at
+//! the end.
+//!
 //! The *segment map*, one bit for every 4 MiB of the address space, says which
 //! addresses are Tallow's; masking an address gives its segment; the page map
 //! in the header gives each page's [`Entry`]. No tree, no search; and a foreign
@@ -19,6 +22,9 @@
 //! - S3: the page sets are read and written under the page heap's lock only;
 //!   they lie in metadata, so that the header is two pages and not three.
 
+mod marks;
+
+use self::marks::MARK_PAGES;
 use crate::bits::PageSet;
 use crate::class::Class;
 use crate::config::{
@@ -67,6 +73,8 @@ pub(crate) struct SegmentPages {
     pub(crate) holes: [u16; HUGE_PAGES],
     /// Whether huge pages have been asked for.
     pub(crate) advised: bool,
+    /// Hardened: pages of marks that have been written.
+    pub(crate) marked: u64,
 }
 
 /// Huge pages in a segment, and pages in each of them.
@@ -119,16 +127,16 @@ impl Entry {
     }
 }
 
-/// Pages that are not for lending: the header, rounded up to OS pages; hardened, with a
-/// guard page behind it and another one at the segment's end.
+/// Pages that are not for lending: the header, rounded up to OS pages; hardened, with the
+/// marks and a guard page behind it, and another one at the segment's end.
 pub(crate) fn header_pages() -> usize {
     first_page() + guard_pages()
 }
 
 /// The first page that is for lending.
 pub(crate) fn first_page() -> usize {
-    let header = size_of::<Segment>().next_multiple_of(os::page_bytes()) >> LG_PAGE;
-    header + guard_pages()
+    let header = size_of::<Segment>() + MARK_PAGES * PAGE_BYTES;
+    (header.next_multiple_of(os::page_bytes()) >> LG_PAGE) + guard_pages()
 }
 
 /// Pages of a guard: one of the system's; none if the crate is not hardened.
@@ -157,7 +165,8 @@ impl Segment {
         let mut free = PageSet::EMPTY;
         free.insert(first_page(), SEGMENT_PAGES - header_pages());
         let (dirty, purging) = (PageSet::EMPTY, PageSet::EMPTY);
-        let sets = SegmentPages { free, dirty, purging, holes: [0; HUGE_PAGES], advised: false };
+        let holes = [0; HUGE_PAGES];
+        let sets = SegmentPages { free, dirty, purging, holes, advised: false, marked: 0 };
         // SAFETY: the caller's promise.
         unsafe { pages.write(sets) };
         // The entries are zero, which is `Entry::None`.

@@ -91,12 +91,12 @@ pub struct Builder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Poison {
-    /// A byte that makes no address, at the start and the end.
-    Junk = 0,
-    /// Zero, all of it.
-    Zero = 1,
     /// Nothing: [`Fill`] does it.
-    None = 2,
+    None = 0,
+    /// A byte that makes no address, at the start.
+    Junk = 1,
+    /// Zero, all of it.
+    Zero = 2,
 }
 
 /// In milliseconds; less than one, but not nothing, is one.
@@ -374,9 +374,9 @@ impl InEffect {
     #[inline(always)]
     pub(crate) fn poison(&self) -> Poison {
         match self.poison.load(Ordering::Relaxed) {
-            0 => Poison::Junk,
-            1 => Poison::Zero,
-            _ => Poison::None,
+            0 => Poison::None,
+            1 => Poison::Junk,
+            _ => Poison::Zero,
         }
     }
 

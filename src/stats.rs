@@ -218,7 +218,7 @@ pub fn stats() -> Snapshot {
     let small: u64 = classes.iter().map(|c: &ClassStats| c.allocated_bytes).sum();
     let cached = classes.iter().map(|c| c.regions_cached * c.region_bytes).sum();
     let page_bytes = |n: usize| (n as u64) << LG_PAGE;
-    let metadata = page_bytes(pages.header_pages)
+    let metadata = page_bytes(pages.metadata_pages())
         + (meta.used + pages.table_bytes) as u64
         + if HARDENED { GUARDED.table_bytes() as u64 } else { 0 };
     let shelf = CENTRAL.huge.shelf_bytes();

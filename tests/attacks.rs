@@ -297,7 +297,7 @@ fn wrong_large() {
 }
 
 fn recycled() {
-    recycled_at(1000, 500);
+    recycled_at(1000, 50);
 }
 
 fn recycled_middle() {

@@ -338,11 +338,11 @@ impl Supply<crate::slab::Shipped> for Central {
         let address = extent.start.addr().get();
         // Before the slab can be claimed from (A1). The segment is on the map: it
         // lent the pages.
-        Segment::find(address)?.set_entry(
-            Segment::page_of(address),
-            pages,
-            Entry::Slab { header: node, class },
-        );
+        let (segment, first) = (Segment::find(address)?, Segment::page_of(address));
+        segment.set_entry(first, pages, Entry::Slab { header: node, class });
+        if HARDENED {
+            self.pages.touch_marks(class, segment, first, pages);
+        }
         // SAFETY: the node has the room, the pages are ours.
         Some(unsafe { Slab::install(node, tag, extent.start.as_ptr(), info.capacity.into()) })
     }

@@ -153,7 +153,7 @@ fn giving_back() -> bool {
     let (done, wait) = mpsc::channel::<()>();
     let (ready, started) = mpsc::channel();
     thread::scope(|scope| {
-        scope.spawn(move || {
+        let other = scope.spawn(move || {
             let some: Vec<Block> = (0..50).filter_map(|i| obtain(64, 8, i, false)).collect();
             some.into_iter().for_each(Block::free);
             ready.send(()).expect("somebody waits");
@@ -163,6 +163,8 @@ fn giving_back() -> bool {
         crate::purge();
         crate::purge_all();
         drop(done);
+        // With what it hands back at its end, for which a scope does not wait.
+        other.join().expect("no panic");
     });
     balanced();
     stay.into_iter().for_each(|(_, block)| block.free());

@@ -17,34 +17,25 @@ use crate::os::fault::Wanted;
 use crate::os::trace::Trace;
 use crate::segment::{Entry, Segment, guard_pages};
 use crate::settings::{Poison, SETTINGS, Settings};
-use crate::slab::{Slab, marks};
+use crate::slab::marks;
 use crate::sync::Ordering;
 use crate::sync::unwatched::AtomicU8;
-use crate::thread::{Cache, heed};
+use crate::thread::{heed, with_cache};
 use core::alloc::Layout;
 use core::fmt::Write as _;
 
-/// Eight bytes of poison. As an address it is none, so that what is read from a freed
-/// block and followed is a fault.
-const JUNK: u64 = 0xDFDF_DFDF_DFDF_DFDF;
-/// Bytes behind a block that are looked at, if there are so many.
-const CANARY_BYTES: usize = 8;
+/// The poison. As an address it is none, so that what is read from a freed block and
+/// followed is a fault.
+const JUNK: u8 = 0xDF;
+/// A word of it,
+const JUNKS: u64 = u64::from_ne_bytes([JUNK; 8]);
+/// and what is filled with it of most regions.
+type Filled = [u64; POISON_BYTES / 8];
+/// Bytes behind a block that are looked at, if there are so many: with the block's last
+/// one or more they are a word.
+const CANARY_BYTES: usize = 7;
 
-/// The mark of the region of `class` that starts at `address`; an error if none does.
-#[inline(always)]
-fn mark_of(class: Class, address: usize) -> Result<&'static AtomicU8, Corruption> {
-    let slab = match Segment::slab_of(class, address) {
-        Some(header) => header.cast::<Slab>(),
-        // There is none: this says why.
-        None => CENTRAL.place(class, address)?,
-    };
-    // SAFETY: headers are never unmapped (meta, M1).
-    let slab: &'static Slab = unsafe { slab.as_ref() };
-    let index = slab.region_at(class, address)?;
-    slab.marks().get(index).ok_or(Corruption::Foreign { address, size: 0 })
-}
-
-/// Takes the mark away, and says what it was.
+/// Puts a mark in the place of another, which it returns.
 #[inline(always)]
 fn swap(mark: &AtomicU8, new: u8) -> u8 {
     if os::alone() {
@@ -57,112 +48,109 @@ fn swap(mark: &AtomicU8, new: u8) -> u8 {
     mark.swap(new, Ordering::Relaxed)
 }
 
-/// The two parts of a region that are poisoned, in words: from the start, and to the
-/// end.
+/// The mark of free regions, by which they are filled.
 #[inline(always)]
-fn parts(class: Class, whole: bool) -> (usize, usize) {
+fn free_mark() -> u8 {
+    match SETTINGS.poison() {
+        Poison::None => marks::FREE,
+        Poison::Junk => marks::JUNK,
+        Poison::Zero => marks::ZERO,
+    }
+}
+
+/// Whether a region with that mark is filled with [`POISON_BYTES`] of junk.
+#[inline(always)]
+fn is_usual(mark: u8, class: Class) -> bool {
+    mark == marks::JUNK && class.info().region_bytes as usize >= POISON_BYTES
+}
+
+/// The bytes of a region that are filled, and with what.
+fn filled(mark: u8, class: Class) -> (usize, u8) {
     let bytes = class.info().region_bytes as usize;
-    if whole || bytes <= POISON_BYTES {
-        return (bytes / 8, 0);
-    }
-    (POISON_BYTES / 16, POISON_BYTES / 16)
-}
-
-/// Whether `words` words from `at` on hold `value`.
-#[inline(always)]
-unsafe fn holds(at: *const u64, words: usize, value: u64) -> bool {
-    let mut difference = 0;
-    for i in 0..words {
-        // SAFETY: the caller's promise.
-        difference |= unsafe { at.add(i).read() } ^ value;
-    }
-    difference == 0
-}
-
-#[inline(always)]
-unsafe fn put(at: *mut u64, words: usize, value: u64) {
-    for i in 0..words {
-        // SAFETY: the caller's promise.
-        unsafe { at.add(i).write(value) };
+    match mark {
+        marks::JUNK => (bytes.min(POISON_BYTES), JUNK),
+        marks::ZERO => (bytes, 0),
+        _ => (0, 0),
     }
 }
 
-/// Fills a region that is free now; returns its mark.
+/// Fills a region that is free now.
 #[inline(always)]
-fn poison(region: *mut u8, class: Class) -> u8 {
-    let (value, mark) = match SETTINGS.poison() {
-        Poison::Junk => (JUNK, marks::JUNK),
-        Poison::Zero => (0, marks::ZERO),
-        Poison::None => return marks::FREE,
-    };
-    let (head, tail) = parts(class, value == 0);
-    let end = region.wrapping_add(class.info().region_bytes as usize);
-    // SAFETY: within the region, which is nobody's; regions are multiples of eight bytes,
-    // and aligned to that.
-    unsafe {
-        put(region.cast(), head, value);
-        put(end.cast::<u64>().wrapping_sub(tail), tail, value);
+fn fill(region: *mut u8, class: Class, mark: u8) {
+    if is_usual(mark, class) {
+        // SAFETY: within the region, which is nobody's and aligned to more than that.
+        unsafe { region.cast::<Filled>().write([JUNKS; POISON_BYTES / 8]) };
+        return;
     }
-    mark
+    let (bytes, value) = filled(mark, class);
+    // SAFETY: as above.
+    unsafe { region.write_bytes(value, bytes) };
 }
 
 /// Aborts if a free region with that mark does not hold what it was filled with.
 #[inline(always)]
 fn check_poison(region: *mut u8, class: Class, mark: u8) {
-    let value = match mark {
-        marks::JUNK => JUNK,
-        marks::ZERO => 0,
-        _ => return,
-    };
-    let (head, tail) = parts(class, value == 0);
-    let end = region.wrapping_add(class.info().region_bytes as usize);
-    // SAFETY: as in `poison`.
-    let intact = unsafe {
-        holds(region.cast(), head, value)
-            && holds(end.cast::<u64>().wrapping_sub(tail), tail, value)
-    };
-    if !intact && SETTINGS.poison() != Poison::None {
-        written_after_free(region, class, value);
+    if !is_usual(mark, class) {
+        return check_unusual(region, class, mark);
+    }
+    let mut difference = 0;
+    for i in 0..POISON_BYTES / 8 {
+        // SAFETY: as in `fill`.
+        difference |= unsafe { region.cast::<u64>().add(i).read() } ^ JUNKS;
+    }
+    if difference != 0 {
+        written_after_free(region, class, mark);
     }
 }
 
+fn check_unusual(region: *mut u8, class: Class, mark: u8) {
+    let (bytes, value) = filled(mark, class);
+    let intact = (0..bytes / 8).all(|i| {
+        // SAFETY: as in `fill`; regions are multiples of eight bytes.
+        unsafe { region.cast::<u64>().add(i).read() == u64::from_ne_bytes([value; 8]) }
+    });
+    if !intact {
+        written_after_free(region, class, mark);
+    }
+}
+
+/// Aborts, unless free regions are not looked at any more.
 #[cold]
 #[inline(never)]
-fn written_after_free(region: *mut u8, class: Class, value: u64) -> ! {
-    let region_bytes = class.info().region_bytes as usize;
+fn written_after_free(region: *mut u8, class: Class, mark: u8) {
+    if SETTINGS.poison() == Poison::None {
+        return;
+    }
+    let (bytes, value) = filled(mark, class);
     // SAFETY: within the region.
-    let wrong = |&i: &usize| unsafe { region.add(i).read() } != value as u8;
-    let (head, tail) = parts(class, value == 0);
-    let offset = (0..head * 8).chain(region_bytes - tail * 8..region_bytes).find(wrong);
+    let wrong = |&i: &usize| unsafe { region.add(i).read() } != value;
     os::abort(Corruption::WriteAfterFree {
         address: region.addr(),
-        offset: offset.unwrap_or(0),
-        region_bytes,
+        offset: (0..bytes).find(wrong).unwrap_or(0),
+        region_bytes: class.info().region_bytes as usize,
     });
 }
 
-/// The canary's place behind a block of `size` bytes in one of `room`.
+/// The last eight bytes of block and canary, and which of their bits are canary.
 #[inline(always)]
-fn canary(block: *mut u8, size: usize, room: usize) -> (*mut u8, usize) {
-    (block.wrapping_add(size), (room - size).min(CANARY_BYTES))
+fn canary(block: *mut u8, size: usize, room: usize) -> (*mut u64, u64) {
+    let bytes = (room - size).min(CANARY_BYTES);
+    let at = block.wrapping_add(size + bytes).wrapping_sub(size_of::<u64>());
+    // The last bytes are the high ones.
+    (at.cast(), (!(u64::MAX >> (bytes * 8))).to_le())
 }
 
 /// Puts a canary behind a block.
 ///
 /// # Safety
-/// The block has `room` bytes, of which the program may use `size`.
+/// The block has `room` bytes, a multiple of eight, of which the program may use `size`.
 #[inline(always)]
 pub(super) unsafe fn put_canary(block: *mut u8, size: usize, room: usize) {
-    let (at, n) = canary(block, size, room);
-    if n == CANARY_BYTES {
-        // SAFETY: the caller's promise.
-        unsafe { at.cast::<u64>().write_unaligned(JUNK) };
-        return;
-    }
-    for i in 0..n {
-        // SAFETY: the caller's promise.
-        unsafe { at.add(i).write(JUNK as u8) };
-    }
+    let (at, bits) = canary(block, size, room);
+    // SAFETY: the caller's promise.
+    let others = unsafe { at.read_unaligned() } & !bits;
+    // SAFETY: as above.
+    unsafe { at.write_unaligned(others | JUNKS & bits) };
 }
 
 /// Aborts if the canary behind a block is gone.
@@ -171,86 +159,102 @@ pub(super) unsafe fn put_canary(block: *mut u8, size: usize, room: usize) {
 /// As for [`put_canary`], which was called with these.
 #[inline(always)]
 pub(super) unsafe fn check_canary(block: *mut u8, size: usize, room: usize) {
-    let (at, n) = canary(block, size, room);
-    let intact = if n == CANARY_BYTES {
-        // SAFETY: the caller's promise.
-        unsafe { at.cast::<u64>().read_unaligned() == JUNK }
-    } else {
-        // SAFETY: as above.
-        (0..n).all(|i| unsafe { at.add(i).read() } == JUNK as u8)
-    };
-    if !intact {
-        os::abort(Corruption::Overflow { address: block.addr(), size });
+    let (at, bits) = canary(block, size, room);
+    // SAFETY: the caller's promise.
+    if (unsafe { at.read_unaligned() } ^ JUNKS) & bits != 0 {
+        overflow(block, size);
     }
 }
 
-/// Makes a region the program's, as a block of `size` bytes, or of all its bytes if it
-/// is not `COUNTED`. Aborts when it was written while it was free. Null is null.
+#[cold]
 #[inline(never)]
-pub(super) fn hand_out<const COUNTED: bool>(region: *mut u8, class: Class, size: usize) -> *mut u8 {
-    if region.is_null() {
-        return region;
-    }
-    let mark = match mark_of(class, region.addr()) {
-        Ok(mark) => mark,
-        Err(what) => os::abort(what),
-    };
+fn overflow(block: *mut u8, size: usize) -> ! {
+    os::abort(Corruption::Overflow { address: block.addr(), size });
+}
+
+/// Makes a region the program's, as a block of `size` bytes, or of all its bytes if it
+/// is not `COUNTED`. Aborts when it was written while it was free.
+///
+/// # Safety
+/// `region` is one of `class`, which is nobody's, and has room for `size` bytes.
+#[inline(always)]
+pub(super) unsafe fn hand_out<const COUNTED: bool>(region: *mut u8, class: Class, size: usize) {
+    // SAFETY: regions lie in segments.
+    let mark = unsafe { Segment::mark_of_region(class, region.addr()) };
+    // Relaxed: as in `swap`.
     let was = mark.load(Ordering::Relaxed);
     if was >= marks::HELD {
-        // Somebody else's: a cache has been overwritten.
-        os::abort(Corruption::DoubleFree {
-            address: region.addr(),
-            region_bytes: class.info().region_bytes as usize,
-        });
+        cache_overwritten(region, class);
     }
     check_poison(region, class, was);
     if COUNTED {
-        // SAFETY: a region of this class, and the layout's size fits it.
+        // SAFETY: the caller's promise.
         unsafe { put_canary(region, size, class.info().region_bytes as usize) };
     }
     mark.store(if COUNTED { marks::held(size) } else { marks::HELD }, Ordering::Relaxed);
-    region
+}
+
+/// What a cache hands out is somebody else's, or no region: it has been overwritten.
+#[cold]
+#[inline(never)]
+fn cache_overwritten(region: *mut u8, class: Class) -> ! {
+    let (address, region_bytes) = (region.addr(), class.info().region_bytes as usize);
+    let what = CENTRAL.place(class, address).err();
+    os::abort(what.unwrap_or(Corruption::DoubleFree { address, region_bytes }));
 }
 
 /// Takes a region back that was handed out as a block of `size` bytes. Aborts when it
 /// was not, or not with this size, or when bytes behind it were written. Returns
 /// whether it is a region at all: a sampled block has been dealt with.
-#[inline(never)]
-pub(super) fn take_back<const COUNTED: bool>(
-    cache: &Cache,
-    block: *mut u8,
-    class: Class,
-    size: usize,
-) -> bool {
-    let mark = match mark_of(class, block.addr()) {
-        Ok(mark) => mark,
-        Err(what) => {
-            if free_sampled(cache, block, COUNTED.then_some(size)) {
-                return false;
-            }
-            os::abort(what);
-        }
-    };
-    let was = swap(mark, marks::FREE);
+#[inline(always)]
+pub(super) fn take_back<const COUNTED: bool>(block: *mut u8, class: Class, size: usize) -> bool {
     let wanted = if COUNTED { marks::held(size) } else { marks::HELD };
+    let Some(mark) = Segment::mark_of(class, block.addr()) else {
+        return not_held::<COUNTED>(block, class, size, None);
+    };
+    let free = free_mark();
+    let was = swap(mark, free);
     if was != wanted {
-        wrong_mark(block, class, size, was);
+        return not_held::<COUNTED>(block, class, size, Some(was));
     }
     if COUNTED {
         // SAFETY: handed out with this size.
         unsafe { check_canary(block, size, class.info().region_bytes as usize) };
     }
-    mark.store(poison(block, class), Ordering::Relaxed);
+    fill(block, class, free);
     true
 }
 
+/// Changes the mark of a block and returns the one before; `None` where no region can
+/// start. If that is not the one expected the program ends, and it matters to nobody.
+fn change(block: *mut u8, class: Class, new: u8) -> Option<u8> {
+    Some(swap(Segment::mark_of(class, block.addr())?, new))
+}
+
+/// Takes a sampled block back, or aborts, and says why.
 #[cold]
 #[inline(never)]
-fn wrong_mark(block: *mut u8, class: Class, size: usize, was: u8) -> ! {
+fn not_held<const COUNTED: bool>(
+    block: *mut u8,
+    class: Class,
+    size: usize,
+    was: Option<u8>,
+) -> bool {
+    if was.is_none() && free_sampled(block, COUNTED.then_some(size)) {
+        return false;
+    }
+    wrong(block, class, size, was)
+}
+
+/// Aborts: a block of this class and size is not held there, where the mark was `was`.
+#[cold]
+#[inline(never)]
+fn wrong(block: *mut u8, class: Class, size: usize, was: Option<u8>) -> ! {
     let (address, region_bytes) = (block.addr(), class.info().region_bytes as usize);
-    os::abort(match was {
-        marks::HELD.. => Corruption::Size { address, freed_bytes: size },
-        _ => Corruption::DoubleFree { address, region_bytes },
+    os::abort(match (CENTRAL.place(class, address), was) {
+        (Err(what), _) => what,
+        (Ok(_), Some(marks::HELD..)) => Corruption::Size { address, freed_bytes: size },
+        (Ok(_), _) => Corruption::DoubleFree { address, region_bytes },
     });
 }
 
@@ -259,38 +263,48 @@ fn wrong_mark(block: *mut u8, class: Class, size: usize, was: u8) -> ! {
 #[cold]
 #[inline(never)]
 pub(super) fn resize(block: *mut u8, class: Class, old_size: usize, new_size: usize) -> bool {
-    let mark = match mark_of(class, block.addr()) {
-        Ok(mark) => mark,
-        Err(_) if GUARDED.usable_bytes(block.addr()).is_some() => return false,
-        Err(what) => os::abort(what),
-    };
-    let was = swap(mark, marks::held(new_size));
-    if was != marks::held(old_size) {
-        wrong_mark(block, class, old_size, was);
+    match change(block, class, marks::held(new_size)) {
+        Some(was) if was == marks::held(old_size) => {}
+        None if GUARDED.usable_bytes(block.addr()).is_some() => return false,
+        was => wrong(block, class, old_size, was),
     }
     // SAFETY: handed out with this size.
     unsafe { check_canary(block, old_size, class.info().region_bytes as usize) };
     true
 }
 
+/// Aborts if the region at `block`, of an owner who does not know its size, is not his.
+pub(super) fn check_held(block: *mut u8) {
+    let Some(class) = Segment::class_of(block.addr()) else { return };
+    // Relaxed: the owner's own, if he is one.
+    let was = Segment::mark_of(class, block.addr()).map(|mark| mark.load(Ordering::Relaxed));
+    if was != Some(marks::HELD) {
+        wrong(block, class, 0, was);
+    }
+}
+
 /// Makes regions the program's that were claimed for it: as [`hand_out`] does, without
 /// a size.
 pub(crate) fn hold(region: *mut u8, class: Class) {
-    hand_out::<false>(region, class, 0);
+    // SAFETY: just claimed, as one of its class.
+    unsafe { hand_out::<false>(region, class, 0) };
 }
 
 /// Ends that.
 pub(crate) fn let_go(region: *mut u8, class: Class) {
-    if let Ok(mark) = mark_of(class, region.addr()) {
-        mark.store(poison(region, class), Ordering::Relaxed);
+    let free = free_mark();
+    if change(region, class, free).is_some() {
+        fill(region, class, free);
     }
 }
 
 /// Moves the mark of a block to where its bytes were copied. The old region is held
 /// without a size.
 pub(crate) fn moved(from: *mut u8, to: *mut u8, class: Class) {
-    if let (Ok(old), Ok(new)) = (mark_of(class, from.addr()), mark_of(class, to.addr())) {
-        new.store(swap(old, marks::HELD), Ordering::Relaxed);
+    if let (Some(was), Some(mark)) =
+        (change(from, class, marks::HELD), Segment::mark_of(class, to.addr()))
+    {
+        mark.store(was, Ordering::Relaxed);
     }
 }
 
@@ -298,13 +312,13 @@ pub(crate) fn moved(from: *mut u8, to: *mut u8, class: Class) {
 #[cold]
 #[inline(never)]
 pub(super) fn sample<const COUNTED: bool>(
-    cache: &Cache,
     class: Class,
     layout: Layout,
     settings: &Settings,
 ) -> Option<*mut u8> {
     heed(settings);
-    if !cache.draw_sample(SETTINGS.guard_one_in()) || SETTINGS.fill().is_some() {
+    if !with_cache(|cache| cache.draw_sample(SETTINGS.guard_one_in())) || SETTINGS.fill().is_some()
+    {
         return None;
     }
     let region_bytes = class.info().region_bytes as usize;
@@ -318,7 +332,7 @@ pub(super) fn sample<const COUNTED: bool>(
     let request = Request { size, align, region_bytes, counted: COUNTED };
     let block = GUARDED.allocate(request)?;
     if COUNTED {
-        cache.request(0, size);
+        with_cache(|cache| cache.request(0, size));
     }
     Some(block.as_ptr())
 }
@@ -326,14 +340,14 @@ pub(super) fn sample<const COUNTED: bool>(
 /// Takes a sampled block back; `false` when it is none.
 #[cold]
 #[inline(never)]
-pub(super) fn free_sampled(cache: &Cache, block: *mut u8, size: Option<usize>) -> bool {
+pub(super) fn free_sampled(block: *mut u8, size: Option<usize>) -> bool {
     if !GUARDED.has(block.addr()) {
         return false;
     }
     // Before the block counts as free: requested <= allocated (thread, T5). A wrong size
     // ends the program.
     if let Some(size) = size {
-        cache.request(size, 0);
+        with_cache(|cache| cache.request(size, 0));
     }
     GUARDED.free(block.addr(), size);
     true

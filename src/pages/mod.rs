@@ -29,6 +29,7 @@ mod huge;
 mod model;
 mod purge;
 
+use crate::class::Class;
 use crate::config::{
     HUGE_PAGE_BYTES, LG_PAGE, MAX_SEGMENTS, PAGE_BYTES, RESERVE_SEGMENTS, SEGMENT_BYTES,
     SEGMENT_PAGES,
@@ -57,6 +58,8 @@ pub(crate) struct PageBooks {
     /// Reserved segments that nothing has been put into.
     pub(crate) spare_segments: usize,
     pub(crate) header_pages: usize,
+    /// Of these, pages to which nothing was ever written.
+    pub(crate) untouched_pages: usize,
     pub(crate) free_pages: usize,
     pub(crate) dirty_pages: usize,
     pub(crate) purging_pages: usize,
@@ -67,6 +70,11 @@ pub(crate) struct PageBooks {
 impl PageBooks {
     pub(crate) fn mapped_bytes(&self) -> usize {
         (self.segments + self.spare_segments) * SEGMENT_BYTES
+    }
+
+    /// Pages of metadata that may be backed by memory.
+    pub(crate) fn metadata_pages(&self) -> usize {
+        self.header_pages - self.untouched_pages
     }
 
     /// Pages that are lent out.
@@ -127,6 +135,7 @@ impl PageHeap {
                         segments: 0,
                         spare_segments: 0,
                         header_pages: 0,
+                        untouched_pages: 0,
                         free_pages: 0,
                         dirty_pages: 0,
                         purging_pages: 0,
@@ -152,6 +161,14 @@ impl PageHeap {
                 state.grow()?;
                 state.search(Want::Any, pages, align)
             })
+    }
+
+    /// Hardened: enters that the marks of a lent run are written.
+    pub(crate) fn touch_marks(&self, class: Class, segment: &Segment, first: usize, pages: usize) {
+        let mut state = self.state.lock();
+        // SAFETY: the lock is held (S3).
+        let fewer = segment.with_sets(|p| unsafe { (*p).touch_marks(class, first, pages) });
+        state.books.untouched_pages -= fewer;
     }
 
     /// Takes pages back. They are dirty from now on.
@@ -411,6 +428,8 @@ impl State {
         self.hints(Want::Dirty)[slot] = 0;
         self.books.segments += 1;
         self.books.header_pages += header_pages();
+        // SAFETY: written just now; the lock is held (S3).
+        self.books.untouched_pages += unsafe { sets.as_ref() }.untouched_pages();
         self.books.free_pages += usable;
         self.advise(segment);
         // SAFETY: installed.

@@ -153,6 +153,9 @@ impl State {
 
     pub(super) fn release(&mut self, segment: &'static Segment, slot: usize) {
         let header = header_pages();
+        // SAFETY: the lock is held (S3).
+        let (untouched, marked) =
+            segment.with_sets(|p| unsafe { ((*p).untouched_pages(), (*p).marked) });
         self.take_advice_back(segment);
         segment.uninstall();
         // SAFETY: nothing in it is used, and it is off the map.
@@ -160,7 +163,10 @@ impl State {
         if !released {
             if let Some(sets) = NonNull::new(segment.sets()) {
                 // SAFETY: the segment is mapped and its pages free; S1 again.
-                unsafe { Segment::install(segment.base(), slot, sets) };
+                let segment = unsafe { Segment::install(segment.base(), slot, sets).as_ref() };
+                // What was written is still there.
+                // SAFETY: the lock is held (S3).
+                segment.with_sets(|p| unsafe { (*p).marked = marked });
             }
             return;
         }
@@ -170,6 +176,7 @@ impl State {
         self.hints(Want::Dirty)[slot] = 0;
         self.books.segments -= 1;
         self.books.header_pages -= header;
+        self.books.untouched_pages -= untouched;
         self.books.free_pages -= SEGMENT_PAGES - header;
     }
 }

@@ -249,11 +249,11 @@ fn put_bits<P: Protocol>(word: &AtomicU64, bits: u64, company: Company) -> u64 {
 }
 
 impl Slab {
-    /// Bytes of metadata that the slab of a class needs: header and bit set, and marks.
+    /// Bytes of metadata that the slab of a class needs: header and bit set.
     #[cfg(not(loom))]
     pub(crate) fn node_bytes(class: Class) -> usize {
         let bits = usize::from(class.info().words) * size_of::<AtomicU64>();
-        size_of::<Self>() + bits + marks::bytes(class)
+        size_of::<Self>() + bits
     }
 }
 
@@ -261,8 +261,8 @@ impl<P: Protocol> Slab<P> {
     /// Makes a slab of the pages at `start`: owned, all regions free.
     ///
     /// # Safety
-    /// - `node` has room for the header and, behind it, for the bits and the marks of
-    ///   `capacity` regions; only stale readers of its first word know it.
+    /// - `node` has room for the header and, behind it, for the bits of `capacity`
+    ///   regions; only stale readers of its first word know it.
     /// - `start` is the start of the slab's pages, which the caller owns.
     #[cfg(not(loom))]
     pub(crate) unsafe fn install(
@@ -290,8 +290,10 @@ impl<P: Protocol> Slab<P> {
             (&raw mut (*slab).list).write(Cell::new(0));
             (&raw mut (*slab).punched).write(AtomicU64::new(0));
         }
-        // SAFETY: the fields that it reads were written above.
-        unsafe { &*slab }.reset_marks();
+        if let Some(class) = tag.class() {
+            // SAFETY: the fields that it reads were written above.
+            unsafe { &*slab }.reset_marks(class);
+        }
         // SAFETY: the first word is a valid atomic, also in a recycled node.
         let header = unsafe { &(*slab).header };
         // Release pairs with the Acquire of `claim` and `header`: whoever sees

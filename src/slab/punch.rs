@@ -36,6 +36,7 @@ fn pages_of(offset: usize, region: usize) -> u64 {
 
 /// What a puncher holds.
 pub(crate) struct Held {
+    class: Class,
     /// Regions, by word.
     regions: [u64; MAX_WORDS],
     /// By how much it has raised the count.
@@ -118,7 +119,7 @@ impl<P: Protocol> Slab<P> {
         let unit_pages = unit_pages();
         let region = class.info().region_bytes as usize;
         let used_pages = (region * usize::from(self.capacity.get())).div_ceil(PAGE_BYTES);
-        let mut held = Held { regions: [0; MAX_WORDS], counted: 0, pages: 0 };
+        let mut held = Held { class, regions: [0; MAX_WORDS], counted: 0, pages: 0 };
         for page in (0..used_pages).step_by(unit_pages) {
             let unit = mask(page, unit_pages);
             // Relaxed: only punchers set bits, and the lock lets one at a time.
@@ -146,7 +147,7 @@ impl<P: Protocol> Slab<P> {
         for (w, &bits) in held.regions.iter().enumerate().filter(|(_, bits)| **bits != 0) {
             // Some of their pages may have been purged since.
             #[cfg(not(loom))]
-            self.forget_contents(w, bits);
+            self.forget_contents(held.class, w, bits);
             self.put(w, bits, Company::Others)?;
         }
         if held.counted > 0 {

@@ -13,7 +13,7 @@ use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{
     BLOCK_TICK_EVERY, EARLY_FREES, HARDENED, MAGAZINE_EARNED_BYTES, MAGAZINE_FEW, MAGAZINE_MAX,
-    MAGAZINE_START, MAGAZINE_START_BYTES, TICK_EVERY,
+    MAGAZINE_START, MAGAZINE_START_BYTES, SHUFFLE_WINDOW, TICK_EVERY,
 };
 use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
@@ -364,7 +364,7 @@ impl Cache {
         region
     }
 
-    /// Puts a region and `n` items in random order.
+    /// Puts a region and `n` items in random order, [`SHUFFLE_WINDOW`] at a time.
     ///
     /// # Safety
     /// So many items are at `items`, and nobody else looks at them.
@@ -373,12 +373,14 @@ impl Cache {
         let slot = |i: usize| unsafe { &*items.add(i) };
         let load = |i: usize| slot(i).load(Ordering::Relaxed);
         for i in 0..n {
-            let (other, item) = (i + self.chance.below(n - i), load(i));
+            let window = (n - i).min(SHUFFLE_WINDOW - i % SHUFFLE_WINDOW);
+            let (other, item) = (i + self.chance.below(window), load(i));
             slot(i).store(load(other), Ordering::Relaxed);
             slot(other).store(item, Ordering::Relaxed);
         }
         if n > 0 {
-            let i = self.chance.below(n);
+            // It is handed out first, and lay before the last one.
+            let i = n - 1 - self.chance.below(n.min(SHUFFLE_WINDOW));
             let item = load(i);
             slot(i).store(core::mem::replace(region, item), Ordering::Relaxed);
         }
