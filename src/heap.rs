@@ -195,8 +195,10 @@ fn allocate_block<const COUNTED: bool>(
         }
     }
     if !zeroed {
+        // Whoever allocates uncounted may use all of it.
+        let bytes = if COUNTED { size } else { in_pages(size) };
         // SAFETY: a fresh block of at least this size.
-        unsafe { fill(block.as_ptr(), 0, size, Moment::Allocated) };
+        unsafe { fill(block.as_ptr(), 0, bytes, Moment::Allocated) };
     }
     block.as_ptr()
 }
@@ -299,12 +301,14 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
         _ => None,
     };
     if let Some(kept) = kept {
+        // What it lost beyond its last page has gone, and been filled if that is wanted.
+        let owned = old_size.min(in_pages(new_size));
+        // SAFETY: the block has its new size.
+        unsafe { fill_change(kept.as_ptr(), owned, new_size) };
         if HARDENED {
-            // SAFETY: the block has its new size.
+            // SAFETY: as above.
             unsafe { harden::put_canary(kept.as_ptr(), new_size, in_pages(new_size)) };
         }
-        // SAFETY: the block has its new size. What it lost has gone back to the page heap.
-        unsafe { fill(kept.as_ptr(), old_size, new_size, Moment::Allocated) };
     }
     let now = if kept.is_some() { new_size } else { old_size };
     with_cache(|cache| cache.request(new_size.min(old_size), now));
@@ -407,6 +411,10 @@ pub(crate) unsafe fn reallocate_unsized(
             _ => None,
         };
         if let Some(kept) = kept {
+            // What it lost beyond its last page has gone, and been filled if that is wanted.
+            let (from, owned) = (old.min(new_size), in_pages(new_size));
+            // SAFETY: the block has so many bytes, of which the first are as they were.
+            unsafe { fill(kept.as_ptr(), from, owned, Moment::Allocated) };
             return kept.as_ptr();
         }
     }

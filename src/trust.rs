@@ -17,6 +17,7 @@
 //! | L1 to L4 | `slab` | the count is never below the missing bits; retired once; listed once; punched pages are free |
 //! | B1, B2 | `arena::bin` | each slab is where its state says |
 //! | A1, A2 | `arena` | page-map entries outlive regions; books equal counts |
+//! | K1, K2 | `slab::marks` | hardened: which regions the program holds, what free ones are filled with |
 //! | T1 to T5 | `thread` | who moves the bounds of a magazine; recall; order of the books |
 //! | Y1, Y2 | `thread::tally` | who writes a tally, and what a look in between may find |
 //!
@@ -114,6 +115,25 @@
 //! The limits themselves, and the counts, are `Relaxed`. The callback is a pointer, stored
 //! with `Release`, loaded with `Acquire`.
 //!
+//! ## The hardened mode
+//! - *Marks.* A region's mark is written by who has the region: when it is handed out, by the
+//!   thread that took it out of its cache; when it comes back, by who frees it. One owner's
+//!   writes happen before the next one's by the way that the region goes (a magazine of the
+//!   same thread, or its bit, returned with `Release` and taken with `Acquire`), so the mark's
+//!   accesses are `Relaxed`. Two threads that free one block at the same moment are no owners
+//!   both: the mark is swapped, and one of them gets what is not held. In a process that has
+//!   one thread the swap is a load and a store. A mark of memory that nobody holds may be read
+//!   by whoever frees a wrong pointer; it is a byte of a mapped header.
+//! - *Sampled blocks.* Where they lie, and their table, are stored with `Release` once, under
+//!   the lock of the table, and loaded with `Acquire` without it by who asks whether an address
+//!   is one of theirs; under it `Relaxed`. The table's places are under the lock, but for
+//!   the handler of `SIGSEGV`, which reads them without: a report of a program that ends.
+//! - *Handler.* The teller is stored with `Release`, loaded with `Acquire`. Whether the handler
+//!   is in place, the calls before, and which thread tells: `Relaxed`, by swap, addition and
+//!   compare-and-swap, each a decision of its own.
+//! - *A thread's random numbers, and allocations until its next sample:* `Relaxed`, of their
+//!   own thread.
+//!
 //! ## The rest
 //! - Settings: `Relaxed`, each a value of its own; any of them is right at any time.
 //! - Number of arenas and contention: `Relaxed`; any number ever stored will do.
@@ -138,6 +158,10 @@
 //!   checked by loom, for what has a model, and by Miri's weak memory.
 //! - AddressSanitizer and memcheck see the memory of Tallow as mapped, and no borders in
 //!   it: a program that writes past its block is found by the tests' patterns, if at all.
+//! - Hardened, the marks have no loom model, and no fuzzing: the tests of `.ci/run` that run
+//!   with the feature, and the attacks below. What it does not find is listed with those.
+//! - Corruption is told of, and the process aborted, with the lock held under which it was
+//!   found: a handler of `SIGABRT` that allocates may wait for ever.
 //! - A program with undefined behaviour of its own: what is found out by chance is said in
 //!   the crate's documentation, and no more than that.
 //!

@@ -63,6 +63,9 @@ const ATTACKS: &[Attack] = &[
     row("overflow by 1", overflow_by_1, WENT_ON, AtOnce(BEHIND)),
     row("overflow by 1 into a free neighbour", overflow_into_free, WENT_ON, Later("write after free: byte 0")),
     with(SAMPLES, row("overflow by 1, sampled", overflow_exact, WENT_ON, Fault("access behind a block: write"))),
+    row("overflow by a page", overflow_page, WENT_ON, Later(BEHIND)),
+    with(SAMPLES, row("overflow by a page, sampled", overflow_page_exact, WENT_ON, Fault("access behind a block: write"))),
+    with(SAMPLES, row("underflow by 1, sampled", underflow_by_1, WENT_ON, AtOnce("bytes before the block"))),
     row("overflow by 1, large", overflow_large_by_1, WENT_ON, AtOnce(BEHIND)),
     row("overflow by a page, large", overflow_large, WENT_ON, Fault("access beside a block: write")),
     row("underflow by a page, large", underflow_large, WENT_ON, Fault("access beside a block: write")),
@@ -79,8 +82,14 @@ const ATTACKS: &[Attack] = &[
     row("double free after reuse", double_free_after_reuse, Later(DOUBLE), AtOnce(DOUBLE)),
     row("double free after reuse, another size", double_free_resized, Later(DOUBLE), AtOnce(LAYOUTS)),
     with(SAMPLES, row("double free, sampled", double_free, Later(DOUBLE), AtOnce(DOUBLE))),
+    row("double free, large, after reuse", double_free_large_after_reuse, Later("already taken back"), Later("already taken back")),
+    row("realloc of a freed block, C", realloc_freed, Later(DOUBLE), AtOnce(DOUBLE)),
+    row("double free, C", double_free_c, Later(DOUBLE), AtOnce(DOUBLE)),
+    row("interior pointer, C", interior_c, Later("not the start of a block"), AtOnce("not the start of a block")),
     row("double free, large", double_free_large, AtOnce("already taken back"), AtOnce("already taken back")),
     row("interior pointer", interior, Later("not the start of a block"), AtOnce("not the start of a block")),
+    with(SAMPLES, row("interior pointer, sampled", interior, Later("not the start of a block"), AtOnce("not the start of a block"))),
+    with(SAMPLES, row("wrong size, sampled", wrong_size, WENT_ON, AtOnce(LAYOUTS))),
     row("pointer to the stack", stack, Later(NOT_OURS), AtOnce(NOT_OURS)),
     row("another allocator's pointer", foreign, Later(NOT_OURS), AtOnce(NOT_OURS)),
     row("wrong size, another class", wrong_class, Later(LAYOUTS), AtOnce(LAYOUTS)),
@@ -148,6 +157,29 @@ fn overflow_into_free() {
     for _ in 0..2000 {
         take(96);
     }
+}
+
+fn overflow_page() {
+    let mut blocks: Vec<_> = (0..2000).map(|_| take(100)).collect();
+    blocks.sort_unstable();
+    let from = blocks[0];
+    let other = blocks.iter().find(|it| it.addr() > from.addr() + 4096).expect("a block there");
+    write(from, (other.addr() - from.addr() + 100) as isize, 1);
+    println!("went on");
+    blocks.into_iter().for_each(|block| give(block, 100));
+}
+
+fn overflow_page_exact() {
+    let block = take(100);
+    write(block, 4096, 1);
+    went_on();
+}
+
+fn underflow_by_1() {
+    let block = take(100);
+    write(block, -1, 1);
+    give(block, 100);
+    went_on();
 }
 
 fn overflow_large_by_1() {
@@ -261,6 +293,47 @@ fn double_free_large() {
     let block = take(200_000);
     give(block, 200_000);
     give(block, 200_000);
+    went_on();
+}
+
+fn double_free_large_after_reuse() {
+    let block = take(200_000);
+    give(block, 200_000);
+    let again = take(200_000);
+    assert_eq!(block, again, "reused at once");
+    give(block, 200_000);
+    println!("went on");
+    give(again, 200_000);
+}
+
+/// A block of C's, which has no layout.
+fn take_c(size: usize) -> *mut u8 {
+    black_box(tallow::raw::allocate(size, 16))
+}
+
+fn give_c(block: *mut u8) {
+    // SAFETY: none, as above.
+    unsafe { tallow::raw::free(black_box(block)) }
+}
+
+fn realloc_freed() {
+    let block = take_c(100);
+    give_c(block);
+    // SAFETY: none, as above.
+    let again = unsafe { tallow::raw::reallocate(black_box(block), 105) };
+    give_c(again);
+    went_on();
+}
+
+fn double_free_c() {
+    let block = take_c(100);
+    give_c(block);
+    give_c(block);
+    went_on();
+}
+
+fn interior_c() {
+    give_c(take_c(100).wrapping_add(16));
     went_on();
 }
 
@@ -379,13 +452,38 @@ fn check(attack: &Attack) {
     }
 }
 
-/// The table has a line for every row here.
+/// The word that a cell of the table begins with.
+fn cell(end: End) -> &'static str {
+    match end {
+        AtOnce(_) => "at once",
+        Later(_) => "later",
+        Fault(_) => "fault",
+        GoesOn("went on") => "unnoticed",
+        GoesOn(_) => "reads",
+    }
+}
+
+/// The table has a line for every row here, which says the same, and no others.
 fn the_table_is_whole() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/attacks.md");
     let table = fs::read_to_string(path).expect("docs/attacks.md");
+    let lines: Vec<&str> =
+        table.lines().skip_while(|line| !line.starts_with("|---")).skip(1).collect();
+    let lines: Vec<_> = lines.into_iter().take_while(|line| line.starts_with('|')).collect();
     for attack in ATTACKS {
-        assert!(table.contains(&format!("| {} |", attack.name)), "no line for {}", attack.name);
+        let wanted =
+            (format!("| {} | {}", attack.name, cell(attack.default)), cell(attack.hardened));
+        let found = lines.iter().any(|line| {
+            let last = line.rsplit(" | ").next().unwrap_or_default();
+            line.starts_with(&wanted.0) && last.starts_with(wanted.1)
+        });
+        assert!(
+            found,
+            "docs/attacks.md: no line begins with {} and ends otherwise {}",
+            wanted.0, wanted.1
+        );
     }
+    assert_eq!(lines.len(), ATTACKS.len(), "docs/attacks.md has lines without a row here");
 }
 
 fn main() {

@@ -73,7 +73,10 @@ unsafe fn move_guarded(at: NonNull<u8>, bytes: usize, to: usize) -> Option<NonNu
         // old guard behind it, go.
         unsafe {
             os::protect(at.add(to), page, os::Access::None);
-            os::release(at.add(to + page), bytes - to);
+            if !os::release(at.add(to + page), bytes - to) {
+                // Its address space is lost, but not the memory.
+                os::purge(at.add(to + page), bytes - to);
+            }
         }
         return Some(at);
     }

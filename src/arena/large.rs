@@ -7,7 +7,7 @@ use crate::lock::Lock;
 use crate::os::{self, Access};
 use crate::pages::{Extent, PageHeap, pages_for};
 use crate::segment::{Entry, Segment, guard_pages};
-use crate::settings::{Poison, SETTINGS};
+use crate::settings::{Moment, Poison, SETTINGS};
 use core::ptr::{self, NonNull};
 
 /// How many large blocks there are, and what they take.
@@ -81,9 +81,7 @@ impl Large {
         let mut state = self.state.lock();
         let (_, _, pages) = find(at, size);
         if HARDENED {
-            if state.is_stuck(at) {
-                os::abort(Corruption::Foreign { address: at.addr().get(), size });
-            }
+            state.check_not_stuck(at, size);
             state.release_stuck(heap);
         }
         // SAFETY: the block's pages, which nobody uses any more.
@@ -107,8 +105,11 @@ impl Large {
         new: usize,
     ) -> bool {
         let to = block_pages(new);
-        let books = &mut self.state.lock().books;
+        let mut state = self.state.lock();
         let (segment, first, pages) = find(at, old);
+        if HARDENED {
+            state.check_not_stuck(at, old);
+        }
         if HARDENED && to != pages {
             if !move_guard(heap, segment, first, pages, to) {
                 return false;
@@ -119,9 +120,13 @@ impl Large {
                 return false;
             }
         } else if to < pages {
+            let tail = segment.page_at(first + to);
             // SAFETY: the tail is part of the run, and is given up here.
-            unsafe { heap.free(segment.page_at(first + to), pages - to) };
+            unsafe { clear_tail(tail, pages - to) };
+            // SAFETY: as above.
+            unsafe { heap.free(tail, pages - to) };
         }
+        let books = &mut state.books;
         segment.set_entry(first, 1, Entry::Large { pages: to });
         books.bytes = books.bytes - (pages << LG_PAGE) + (to << LG_PAGE);
         true
@@ -151,6 +156,13 @@ impl Large {
 }
 
 impl State {
+    /// Aborts if a block has been freed, and waits in the list.
+    fn check_not_stuck(&self, at: NonNull<u8>, size: usize) {
+        if self.is_stuck(at) {
+            os::abort(Corruption::Foreign { address: at.addr().get(), size });
+        }
+    }
+
     fn is_stuck(&self, at: NonNull<u8>) -> bool {
         let mut stuck = self.stuck;
         // SAFETY: blocks in the list are whole, and nobody's.
@@ -244,6 +256,20 @@ unsafe fn clear(at: NonNull<u8>, pages: usize) {
     }
 }
 
+/// Overwrites pages that a block loses where it is, if that is wanted.
+///
+/// # Safety
+/// As for [`clear`].
+unsafe fn clear_tail(at: NonNull<u8>, pages: usize) {
+    match SETTINGS.fill() {
+        // SAFETY: the caller's promise.
+        Some(fill) => unsafe { at.write_bytes(fill.byte(Moment::Freed), pages << LG_PAGE) },
+        // SAFETY: as above.
+        None if HARDENED => unsafe { clear(at, pages) },
+        None => {}
+    }
+}
+
 /// Gives a block another number of pages, its guard behind them. `false`: it stays as it
 /// was.
 fn move_guard(heap: &PageHeap, segment: &Segment, first: usize, pages: usize, to: usize) -> bool {
@@ -263,7 +289,7 @@ fn move_guard(heap: &PageHeap, segment: &Segment, first: usize, pages: usize, to
     }
     if to < pages {
         // SAFETY: the tail is part of the run, and is given up here.
-        unsafe { clear(segment.page_at(first + to), pages - to) };
+        unsafe { clear_tail(segment.page_at(first + to), pages - to) };
     }
     set_guard(segment, first + to, Access::None);
     if to < pages {

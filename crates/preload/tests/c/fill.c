@@ -19,6 +19,7 @@ int main(int count, char **args) {
             }
             blocks[0] = realloc(blocks[0], size * 2);
             CHECK(is_filled(blocks[0], size, 0x11), "realloc to %zu", size * 2);
+            CHECK(!fills || is_filled((char *)blocks[0] + size, size, with), "gained by realloc to %zu", size * 2);
             for (int j = 0; j < n; j++) free(blocks[j]);
             for (int j = 0; j < n; j++) {
                 CHECK((blocks[j] = calloc(1, size)), "%zu bytes", size);
@@ -26,6 +27,15 @@ int main(int count, char **args) {
             }
             for (int j = 0; j < n; j++) free(blocks[j]);
         }
+    /* What a block loses where it is still lies in its segment, and is nobody's. */
+    unsigned char *large = malloc(600000);
+    CHECK(large, "600000 bytes");
+    memset(large, 0x11, 600000);
+    volatile unsigned char *lost = large + 200000;
+    large = realloc(large, 100000);
+    CHECK(is_filled(large, 100000, 0x11), "realloc to 100000");
+    CHECK(!fills || *lost != 0x11, "lost by realloc to 100000: %x", *lost);
+    free(large);
     puts("ok");
     return 0;
 }
