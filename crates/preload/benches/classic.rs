@@ -265,6 +265,12 @@ fn table(allocators: &[Allocator], programs: &[Program], medians: &[Vec<f64>]) -
     out
 }
 
+/// Which version it is; where it lies is the machine's.
+fn file_name(allocator: &Allocator) -> Value {
+    let path = allocator.path.as_deref().map(|path| path.canonicalize().unwrap_or(path.into()));
+    json!(path.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy()))
+}
+
 fn to_json(
     allocators: &[Allocator],
     programs: &[Program],
@@ -292,7 +298,7 @@ fn to_json(
     let rows: Vec<_> = rows.collect();
     let means = means(allocators, programs, medians, |_| true).unwrap_or_default();
     json!({
-        "allocators": by_name(allocators.iter().map(|a| json!(a.path)).collect()),
+        "allocators": by_name(allocators.iter().map(file_name).collect()),
         "programs": rows,
         "geometric_means": by_name(means.into_iter().map(Into::into).collect()),
     })
