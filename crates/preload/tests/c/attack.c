@@ -100,6 +100,17 @@ static void stack_realloc(void) {
     p = realloc(p, 1000);
 }
 
+static void resized(size_t from, size_t to) {
+    void *volatile p = malloc(from);
+    free(p);
+    p = realloc(p, to);
+}
+
+static void resized_after_free(void) { resized(100, 105); }
+static void resized_after_free_to_another_class(void) { resized(100, 5000); }
+static void resized_after_free_large(void) { resized(300000, 310000); }
+static void resized_after_free_huge(void) { resized(50 << 20, 60 << 20); }
+
 static void at(size_t size, size_t offset) {
     char *volatile p = malloc(size), *volatile q;
     free(p);
@@ -110,7 +121,7 @@ static void at(size_t size, size_t offset) {
 
 static void written_at_the_start(void) { at(SIZE, 0); }
 static void written_in_the_middle(void) { at(SIZE, 33); }
-static void written_at_the_end(void) { at(20000, 19999); }
+static void written_at_the_end(void) { at(SIZE, SIZE - 1); }
 
 static void written_then_zeroed(void) {
     char *volatile p = malloc(SIZE), *volatile q;
@@ -156,6 +167,10 @@ static const struct {
     WAY(data),
     WAY(mapping),
     WAY(stack_realloc),
+    WAY(resized_after_free),
+    WAY(resized_after_free_to_another_class),
+    WAY(resized_after_free_large),
+    WAY(resized_after_free_huge),
     WAY(written_at_the_start),
     WAY(written_in_the_middle),
     WAY(written_at_the_end),
