@@ -87,6 +87,37 @@ fn hashes_and_lists() {
 }
 
 #[test]
+fn debug_object_of_each_kind() {
+    let server =
+        Server::start(&["--hash-max-listpack-entries", "2", "--enable-debug-command", "yes"]);
+    let mut it = server.connect();
+    let _: () = it.set("int", 5).unwrap();
+    let _: () = it.set("short", "hello").unwrap();
+    let _: () = it.set("long", "x".repeat(20_000)).unwrap();
+    let _: () = it.hset("flat", "f", "value").unwrap();
+    let _: () = it.hset_multiple("table", &[("a", "1"), ("b", "2"), ("c", "3")]).unwrap();
+    let _: () = it.rpush("list", &["a", "bc"]).unwrap();
+    for (key, encoding, bytes) in [
+        ("int", "int", 8),
+        ("short", "embstr", 5),
+        ("long", "raw", 20_000),
+        ("flat", "listpack", 6),
+        ("table", "hashtable", 6),
+        ("list", "quicklist", 3),
+    ] {
+        let text: String = cmd("DEBUG").arg(&["OBJECT", key]).query(&mut it).unwrap();
+        let of = |name: &str| {
+            let rest = text.split_once(&format!("{name}:")).expect("the field is there").1;
+            rest.split(' ').next().unwrap_or_default().to_owned()
+        };
+        assert!(of("Value at").starts_with("0x"), "{text}");
+        let found = (of("refcount"), of("encoding"), of("serializedlength"));
+        assert_eq!(found, ("1".to_owned(), encoding.to_owned(), bytes.to_string()), "{key}");
+        assert!(of("lru_seconds_idle").parse::<u32>().unwrap() < 60, "{text}");
+    }
+}
+
+#[test]
 fn parameters() {
     let server = Server::start(&["--maxmemory", "100mb"]);
     let mut it = server.connect();

@@ -7,6 +7,7 @@ use super::{CommandSpec, Ctx, Fail, Handled};
 use crate::server::memory::books::Books;
 use crate::server::memory::sample::Sample;
 use crate::server::memory::usage::Sizes;
+use crate::server::memory::waste::Waste;
 use crate::server::memory::{doctor, stats};
 
 /// The family's table.
@@ -70,7 +71,8 @@ fn show_help(ctx: &mut Ctx<'_>) -> Handled {
 }
 
 fn diagnose(ctx: &mut Ctx<'_>) -> Handled {
-    let sample = Sample::now(ctx.server);
+    let mut sample = Sample::now(ctx.server);
+    sample.waste = Waste::look(ctx.server, &tallow::stats());
     ctx.reply().verbatim(&doctor::report(&sample, &tallow::process()));
     Ok(())
 }

@@ -20,8 +20,9 @@
 //! dirty pages without memory (what a slab that goes back had punched out, or never written) and
 //! unwritten metadata (the part of a thread's record that its few blocks never reach) are on no
 //! list, so the kernel's count for Tallow's mappings says how much of what Tallow holds outside of
-//! slabs can be there at all. It can take up no more than dirty pages and metadata together: a
-//! mistake in any other line shows.
+//! slabs can be there at all. It can take up no more than dirty pages and metadata together; and what
+//! it does take up, a mistake in another line with it, is held below 3 % by the same test, at each
+//! stage of a churn.
 
 use super::kernel::{self, Mappings};
 use tallow::{AccountStats, SlabView, Snapshot};

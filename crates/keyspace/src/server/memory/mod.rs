@@ -11,6 +11,7 @@
 //! | [`background`] | giving back what is free while nothing happens |
 //! | [`stats`] | MEMORY STATS and MALLOC-STATS |
 //! | [`usage`] | MEMORY USAGE |
+//! | [`waste`] | which size class wastes what, from some of the keys |
 //! | [`doctor`] | MEMORY DOCTOR: rules over a sample |
 
 pub(crate) mod background;
@@ -23,3 +24,4 @@ pub(crate) mod pulse;
 pub(crate) mod sample;
 pub(crate) mod stats;
 pub(crate) mod usage;
+pub(crate) mod waste;

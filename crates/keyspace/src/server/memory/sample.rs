@@ -6,6 +6,7 @@
 
 use super::books;
 use super::pulse::Pulse;
+use super::waste::Waste;
 use crate::gauge::Allocator;
 use crate::server::Server;
 use crate::server::accounts::{Expiry, Tables, client_bytes};
@@ -50,6 +51,8 @@ pub(crate) struct Sample {
     pub(crate) huge_bytes: u64,
     /// By size class.
     pub(crate) classes: Vec<ClassStats>,
+    /// Which of these waste what, if it was looked for.
+    pub(crate) waste: Waste,
     /// Requested bytes of each account.
     pub(crate) accounts: Vec<(&'static str, u64)>,
 }
@@ -109,6 +112,7 @@ impl Sample {
             large_bytes: stats.large_bytes,
             huge_bytes: stats.huge_bytes,
             classes: stats.classes.to_vec(),
+            waste: Waste::default(),
             accounts: books::accounts(&stats.accounts),
         }
     }

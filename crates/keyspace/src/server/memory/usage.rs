@@ -21,15 +21,18 @@ impl Sizes {
         Self { regions: stats.classes.iter().map(|class| class.region_bytes).collect() }
     }
 
-    /// The size class of a request, or whole pages above all of them.
+    /// The place of the size class of a request; none for nothing, and above all of them.
+    pub(super) fn class_of(&self, bytes: usize) -> Option<usize> {
+        let place = self.regions.partition_point(|region| *region < bytes as u64);
+        (bytes > 0 && place < self.regions.len()).then_some(place)
+    }
+
+    /// The size of the block for a request: that of its class, or whole pages.
     fn usable(&self, bytes: usize) -> u64 {
-        let bytes = bytes as u64;
-        if bytes == 0 {
-            return 0;
+        match self.class_of(bytes) {
+            Some(class) => self.regions[class],
+            None => bytes.next_multiple_of(tallow::config::PAGE_BYTES) as u64,
         }
-        let place = self.regions.partition_point(|region| *region < bytes);
-        let page_bytes = tallow::config::PAGE_BYTES as u64;
-        self.regions.get(place).copied().unwrap_or_else(|| bytes.next_multiple_of(page_bytes))
     }
 
     /// Bytes of an entry's blocks. Looks at `samples` fields of a hash, at all for 0.

@@ -12,6 +12,10 @@ const GAIN_SHARE: f64 = 0.05;
 const CLASS_USE: f64 = 0.8;
 /// Rounding up to size classes, as a share of what is allocated.
 const WASTE_SHARE: f64 = 0.05;
+/// A class is named if so much of the waste is its.
+const NAMED_SHARE: f64 = 0.1;
+/// So many size classes are told of.
+const MOST_CLASSES: usize = 3;
 /// Buffers as a share of what is used.
 const BUFFERS_SHARE: f64 = 0.2;
 /// Tables and expiry index by keys and values.
@@ -51,57 +55,80 @@ pub(super) fn defragmentation(sample: &Sample, _: &Process) -> Option<String> {
     })
 }
 
-/// The size class with the most free memory, if it is badly used.
+/// The size classes with the most free memory, of those that are badly used.
 pub(super) fn class(sample: &Sample, _: &Process) -> Option<String> {
     let free = |class: &ClassStats| class.regions_free * class.region_bytes;
-    let worst = sample.classes.iter().max_by_key(|class| free(class))?;
-    let is_bad = free(worst) > MUCH_BYTES && worst.utilisation() < CLASS_USE;
-    is_bad.then(|| {
+    let is_bad = |class: &&ClassStats| free(class) > MUCH_BYTES && class.utilisation() < CLASS_USE;
+    let mut bad: Vec<&ClassStats> = sample.classes.iter().filter(is_bad).collect();
+    bad.sort_unstable_by_key(|class| std::cmp::Reverse(free(class)));
+    let told: Vec<String> = bad.iter().take(MOST_CLASSES).map(|it| badly_used(it)).collect();
+    (!bad.is_empty()).then(|| {
+        let others = match bad.len() - told.len() {
+            0 => String::new(),
+            count => format!(" {count} more are below {:.0} %.", CLASS_USE * 100.0),
+        };
         format!(
-            "blocks of {} bytes: {} live in {} slabs, which are {:.0} % in use; {} are free \
-             between them, of which a pass of defragmentation would give back {}. Many values of \
-             this size were removed or have changed their size.",
-            worst.region_bytes,
-            worst.regions_live,
-            worst.slabs,
-            worst.utilisation() * 100.0,
-            human(free(worst)),
-            human(worst.evacuable_bytes())
+            "{}.{others} Many values of such a size were removed or have changed their size.",
+            told.join("; ")
         )
     })
 }
 
-/// Requests are much smaller than their size classes: says which sizes would fit.
+fn badly_used(class: &ClassStats) -> String {
+    format!(
+        "blocks of {} bytes: {} live in {} slabs, which are {:.0} % in use; {} are free between \
+         them, of which a pass of defragmentation would give back {}",
+        class.region_bytes,
+        class.regions_live,
+        class.slabs,
+        class.utilisation() * 100.0,
+        human(class.regions_free * class.region_bytes),
+        human(class.evacuable_bytes())
+    )
+}
+
+/// Requests are much smaller than their size classes: says which sizes would fit. How much is lost
+/// is known exactly; in which blocks, from the keys that were looked at.
 pub(super) fn alignment(sample: &Sample, _: &Process) -> Option<String> {
-    let waste = sample.waste_bytes();
-    if waste <= MUCH_BYTES || share(waste, sample.allocated_bytes) <= WASTE_SHARE {
+    let lost = sample.waste_bytes();
+    if lost <= MUCH_BYTES || share(lost, sample.allocated_bytes) <= WASTE_SHARE {
         return None;
     }
-    let most = (0..sample.classes.len()).max_by_key(|i| sample.classes[*i].allocated_bytes)?;
-    let class = &sample.classes[most];
     let mut text = format!(
-        "{} ({:.1} % of what is allocated) are lost to rounding up to size classes. Most is in \
-         blocks of {} bytes ({} live)",
-        human(waste),
-        share(waste, sample.allocated_bytes) * 100.0,
-        class.region_bytes,
-        class.regions_live
+        "{} ({:.1} % of what is allocated) are lost to rounding up to size classes. ",
+        human(lost),
+        share(lost, sample.allocated_bytes) * 100.0,
     );
-    // A string's block: a header, its key, its value.
-    let fits = class.region_bytes.saturating_sub(HEADER_BYTES);
-    text.push_str(&format!(
-        ": a string whose key and value are together {fits} bytes fills one to its end"
-    ));
-    let smaller = most.checked_sub(1).map(|i| sample.classes[i].region_bytes);
-    if let Some(bytes) = smaller.filter(|bytes| *bytes > HEADER_BYTES) {
-        text.push_str(&format!(
-            ", and one of {} bytes or less would save {} in all",
-            bytes - HEADER_BYTES,
-            human((class.region_bytes - bytes) * class.regions_live)
-        ));
+    let looked_at = sample.waste.keys;
+    match sample.waste.worst().filter(|it| it.lost_bytes() >= lost as f64 * NAMED_SHARE) {
+        Some(worst) => text.push_str(&format!(
+            "By {looked_at} keys that were looked at, most is lost in blocks of {} bytes, in which \
+             {:.0} are used on average: about {} in all. {}",
+            worst.region_bytes,
+            worst.asked_bytes / worst.blocks,
+            human(worst.lost_bytes() as u64),
+            better_sizes(sample, worst.region_bytes)
+        )),
+        None => text.push_str(&format!(
+            "By {looked_at} keys that were looked at, it is in no single class of keys and values: \
+             see the accounts in MEMORY MALLOC-STATS for what else there is."
+        )),
     }
-    text.push('.');
     Some(text)
+}
+
+/// Which strings fill a block, and which fit into the next smaller one: a header, the key, the value.
+fn better_sizes(sample: &Sample, region_bytes: u64) -> String {
+    let fits = region_bytes.saturating_sub(HEADER_BYTES);
+    let mut text =
+        format!("A string whose key and value are together {fits} bytes fills one to its end");
+    let smaller = sample.classes.iter().map(|class| class.region_bytes);
+    let smaller = smaller.filter(|bytes| (HEADER_BYTES + 1..region_bytes).contains(bytes)).max();
+    if let Some(bytes) = smaller {
+        let fits = bytes - HEADER_BYTES;
+        text.push_str(&format!(", and one of {fits} bytes or less takes {bytes}"));
+    }
+    text + "."
 }
 
 fn account(sample: &Sample, wanted: impl Fn(&str) -> bool) -> u64 {
@@ -162,6 +189,7 @@ pub(super) fn overcommit(_: &Sample, process: &Process) -> Option<String> {
 mod tests {
     use super::super::tests::healthy;
     use super::*;
+    use crate::server::memory::waste::{ClassWaste, Waste};
 
     fn sample() -> Sample {
         Sample { used_bytes: 200 << 20, allocated_bytes: 200 << 20, ..Sample::default() }
@@ -216,20 +244,39 @@ mod tests {
         assert_eq!(class(&sample, &healthy()), None);
         sample.classes[1] = class_of(1024, 10_000, 10_241);
         assert!(class(&sample, &healthy()).is_some());
+        // Of several, three, the worst first.
+        sample.classes = (1..=5).map(|i| class_of(i * 1024, 10_000, 20_000)).collect();
+        let text = class(&sample, &healthy()).unwrap();
+        let places = ["of 5120", "of 4096", "of 3072", " 2 more"].map(|it| text.find(it));
+        assert!(places.is_sorted() && places[0].is_some(), "{text}");
+        assert!(!text.contains("of 2048"), "{text}");
     }
 
     #[test]
     fn a_better_size_is_computed_from_the_classes() {
         let mut sample = sample();
+        // Most is allocated in blocks that are full.
         sample.classes = vec![class_of(128, 10, 0), class_of(160, 1 << 20, 0)];
+        sample.classes.push(class_of(2048, 1 << 20, 0));
         sample.allocated_bytes = 300 << 20;
         sample.requested_bytes = 285 << 20;
+        let waste = |region_bytes, asked: f64| ClassWaste {
+            region_bytes,
+            blocks: f64::from(1 << 20),
+            asked_bytes: f64::from(1 << 20) * asked,
+        };
+        sample.waste = Waste { keys: 1000, classes: vec![waste(160, 145.0), waste(2048, 2047.0)] };
         assert_eq!(alignment(&sample, &healthy()), None);
         sample.requested_bytes -= 1;
         let text = alignment(&sample, &healthy()).unwrap();
-        assert!(text.contains("of 160 bytes (1048576 live)"), "{text}");
+        assert!(text.contains("lost in blocks of 160 bytes, in which 145"), "{text}");
+        assert!(text.contains("1000 keys") && text.contains("about 15.00M"), "{text}");
         assert!(text.contains("together 144 bytes"), "{text}");
-        assert!(text.contains("one of 112 bytes or less would save 32.00M"), "{text}");
+        assert!(text.contains("one of 112 bytes or less takes 128"), "{text}");
+        // It is elsewhere.
+        sample.waste.classes = vec![waste(160, 159.0), waste(2048, 2047.0)];
+        let text = alignment(&sample, &healthy()).unwrap();
+        assert!(text.contains("no single class"), "{text}");
         // Much of little is little.
         (sample.allocated_bytes, sample.requested_bytes) = (20 << 20, 10 << 20);
         assert_eq!(alignment(&sample, &healthy()), None);
