@@ -40,7 +40,7 @@ const LISTS: usize = 5;
 const EVACUATING: usize = 4;
 const PUNCHING: usize = 0;
 const PLANNING: usize = 1;
-/// Slabs punched while the lock is held.
+/// Slabs punched while the lock is held, before whoever waits for it has his turn.
 const PUNCH_BATCH: usize = 8;
 
 /// How many slabs of a bin are in which state.
@@ -291,8 +291,7 @@ impl<P: Protocol> Bin<P> {
                 if lists.cursors[PUNCHING].is_null() {
                     break;
                 }
-                drop(lists);
-                lists = self.lists.lock();
+                lists = lists.give_way();
             }
         }
         Ok(())

@@ -47,6 +47,10 @@ pub(crate) fn wait(word: &AtomicU32, seen: u32) {
     }
 }
 
+pub(crate) fn nap() {
+    loom::thread::yield_now();
+}
+
 pub(crate) fn wake_one(_: &AtomicU32) {
     let (lock, sleepers) = &*SLEEPERS;
     drop(lock.lock().unwrap());

@@ -355,6 +355,11 @@ pub(crate) fn wake_one(word: &AtomicU32) {
     native::keep_errno(|| native::wake_one(word));
 }
 
+/// Sleeps for as long as it takes another thread to wake up and do a little.
+pub(crate) fn nap() {
+    native::keep_errno(|| std::thread::sleep(core::time::Duration::from_micros(50)));
+}
+
 /// Writes the one line that says what is wrong, and aborts.
 #[cold]
 pub(crate) fn abort(what: Corruption) -> ! {
