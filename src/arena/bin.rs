@@ -41,7 +41,7 @@ const EVACUATING: usize = 4;
 const PUNCHING: usize = 0;
 const PLANNING: usize = 1;
 /// Slabs punched while the lock is held, before whoever waits for it has his turn.
-const PUNCH_BATCH: usize = 8;
+const PUNCH_BATCH: usize = 2;
 
 /// How many slabs of a bin are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
