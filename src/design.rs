@@ -31,7 +31,7 @@
 //! with 2 KiB, two items and 64 bytes it was 106 KiB, and no workload of `versus` was
 //! faster for it. With 256 items at most, a thousand blocks of 64 bytes in turn took
 //! 9.0 ns each by the C ABI, with 1024 it is 6.5 ns; with 4096 instead of 1024,
-//! batches of 6000 blocks, most of them of 16 bytes and less, take 1.0 to 1.2 times
+//! batches of 6000 blocks, most of them of 16 bytes and less, take 1.1 to 1.3 times
 //! what they take mimalloc 2, which was 1.4 to 1.9 (`classic`, `sh`): the difference
 //! is the way to the slabs and back.
 //!
