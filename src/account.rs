@@ -30,18 +30,26 @@
 //! between threads but for a message when 32 KiB more, or less, are live. Each thread
 //! that uses accounts has 128 bytes of tally for each of them.
 
+#[cfg(not(loom))]
+mod allocator;
+#[cfg(not(loom))]
+mod limits;
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(not(loom))]
+mod stats;
+
 use crate::config::MAX_ACCOUNTS;
-use crate::global::Tallow;
-use crate::heap;
-use crate::limit::{self, Limits, Measure, Pressure};
-use crate::settings::Builder;
-use crate::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{
+    AtomicBool, AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering, const_unless_loom, statics,
+};
 use crate::thread::{GRAIN_BYTES, Sums, Tally, sum_tallies, with_cache};
-use allocator_api2::alloc::{AllocError, Allocator};
-use core::alloc::Layout;
-use core::fmt;
-use core::marker::PhantomData;
-use core::ptr::{self, NonNull};
+use core::ptr;
+
+#[cfg(not(loom))]
+pub use allocator::{In, Purpose};
+#[cfg(not(loom))]
+pub use stats::{AccountStats, accounts};
 
 /// The place of an account without tallies: nothing has been entered in it yet, or
 /// there are too many others. The tally there is nobody's (thread, Y1).
@@ -75,7 +83,7 @@ pub struct Account {
     refusals: AtomicU64,
 }
 
-/// Counters that threads share. Relaxed: sums of their own.
+/// Counters that threads share.
 struct Untallied {
     asked_bytes: AtomicU64,
     returned_bytes: AtomicU64,
@@ -83,61 +91,37 @@ struct Untallied {
     frees: AtomicU64,
 }
 
-/// The accounts that have been used, newest first; never taken off.
-static NEWEST: AtomicPtr<Account> = AtomicPtr::new(ptr::null_mut());
-/// How many places have been given away. No lock, which a fork could leave locked.
-static PLACES: AtomicUsize = AtomicUsize::new(0);
-
-/// The books of an [`Account`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct AccountStats {
-    /// Its name.
-    pub name: &'static str,
-    /// Bytes asked for and not given back: exact, as
-    /// [`requested_bytes`](crate::Snapshot::requested_bytes) is for the process.
-    pub live_bytes: u64,
-    /// Blocks of those.
-    pub live_count: u64,
-    /// The most that was live at once: exact to 64 KiB for each thread.
-    pub peak_bytes: u64,
-    /// Bytes asked for so far.
-    pub asked_bytes: u64,
-    /// Blocks allocated so far.
-    pub allocations: u64,
-    /// Blocks freed so far.
-    pub frees: u64,
-    /// Its limits.
-    pub limits: Limits,
-    /// How often the soft limit was passed.
-    pub soft_hits: u64,
-    /// Allocations refused because of the hard one.
-    pub refusals: u64,
+statics! {
+    /// The accounts that have been used, newest first; never taken off.
+    pub(super) static NEWEST: AtomicPtr<Account> = AtomicPtr::new(ptr::null_mut());
+    /// How many places have been given away. No lock, which a fork could leave locked.
+    pub(super) static PLACES: AtomicUsize = AtomicUsize::new(0);
 }
 
 impl Account {
-    /// An account without limits.
-    pub const fn new(name: &'static str) -> Self {
-        let none = u64::MAX;
-        Self {
-            name,
-            place: AtomicUsize::new(NONE),
-            listed: AtomicBool::new(false),
-            next: AtomicPtr::new(ptr::null_mut()),
-            told_bytes: AtomicI64::new(0),
-            peak_bytes: AtomicI64::new(0),
-            untallied: Untallied {
-                asked_bytes: AtomicU64::new(0),
-                returned_bytes: AtomicU64::new(0),
-                allocations: AtomicU64::new(0),
-                frees: AtomicU64::new(0),
-            },
-            soft_bytes: AtomicU64::new(none),
-            hard_bytes: AtomicU64::new(none),
-            armed_bytes: AtomicU64::new(none),
-            soft_hits: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
+    const_unless_loom! {
+        /// An account without limits.
+        pub fn new(name: &'static str) -> Account {
+            let none = u64::MAX;
+            Account {
+                name,
+                place: AtomicUsize::new(NONE),
+                listed: AtomicBool::new(false),
+                next: AtomicPtr::new(ptr::null_mut()),
+                told_bytes: AtomicI64::new(0),
+                peak_bytes: AtomicI64::new(0),
+                untallied: Untallied {
+                    asked_bytes: AtomicU64::new(0),
+                    returned_bytes: AtomicU64::new(0),
+                    allocations: AtomicU64::new(0),
+                    frees: AtomicU64::new(0),
+                },
+                soft_bytes: AtomicU64::new(none),
+                hard_bytes: AtomicU64::new(none),
+                armed_bytes: AtomicU64::new(none),
+                soft_hits: AtomicU64::new(0),
+                refusals: AtomicU64::new(0),
+            }
         }
     }
 
@@ -149,57 +133,6 @@ impl Account {
     /// Bytes that are live now. A few loads for each thread there ever was.
     pub fn live_bytes(&self) -> u64 {
         self.sums().live_bytes().max(0) as u64
-    }
-
-    /// Its books: exact when no thread uses it meanwhile. Some loads for each thread
-    /// there ever was; allocates nothing.
-    pub fn stats(&self) -> AccountStats {
-        let sums = self.sums();
-        let live = sums.live_bytes().max(0);
-        AccountStats {
-            name: self.name,
-            live_bytes: live as u64,
-            live_count: sums.live_count().max(0) as u64,
-            peak_bytes: self.peak_bytes.load(Ordering::Relaxed).max(live) as u64,
-            asked_bytes: sums.asked_bytes,
-            allocations: sums.allocations,
-            frees: sums.frees,
-            limits: self.limits(),
-            soft_hits: self.soft_hits.load(Ordering::Relaxed),
-            refusals: self.refusals.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Sets limits on its live bytes, in place of those before. Beyond the soft one,
-    /// free memory is purged and the [callback](limit::on_pressure) called; beyond
-    /// the hard one allocation fails.
-    ///
-    /// With one thread the limits are exact; with several, each may be past them by
-    /// up to 64 KiB, since it tells the account no more often. A change reaches a
-    /// thread with its next 32 KiB.
-    pub fn set_limits(&self, limits: Limits) {
-        let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
-        // Relaxed throughout: numbers of their own.
-        self.soft_bytes.store(number(limits.soft_bytes), Ordering::Relaxed);
-        self.armed_bytes.store(number(limits.soft_bytes), Ordering::Relaxed);
-        self.hard_bytes.store(number(limits.hard_bytes), Ordering::Relaxed);
-        let place = self.place.load(Ordering::Relaxed);
-        if place != NONE {
-            // The calling thread heeds it at once.
-            with_cache(|cache| {
-                // SAFETY: as in `ask`.
-                unsafe { cache.tally(place) }.map(|tally| tally.set_grain(0, GRAIN_BYTES))
-            });
-        }
-    }
-
-    /// Its limits.
-    pub fn limits(&self) -> Limits {
-        let limit = |kept: &AtomicU64| {
-            let bytes = kept.load(Ordering::Relaxed);
-            (bytes != u64::MAX).then_some(bytes)
-        };
-        Limits { soft_bytes: limit(&self.soft_bytes), hard_bytes: limit(&self.hard_bytes) }
     }
 
     /// Enters memory that was not allocated through the account: another library's
@@ -217,8 +150,10 @@ impl Account {
 
     fn sums(&self) -> Sums {
         let shared = &self.untallied;
-        let returned_bytes = shared.returned_bytes.load(Ordering::Relaxed);
-        let frees = shared.frees.load(Ordering::Relaxed);
+        // The returns first: what they belong to was asked for before (thread, Y3). Acquire
+        // pairs with the Release in `enter_told`.
+        let returned_bytes = shared.returned_bytes.load(Ordering::Acquire);
+        let frees = shared.frees.load(Ordering::Acquire);
         let mut sums = match self.place.load(Ordering::Relaxed) {
             NONE => Sums::default(),
             place => sum_tallies(place),
@@ -256,18 +191,6 @@ impl Account {
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn ask_slow(&'static self, bytes: usize, n: u64, forced: bool) -> bool {
-        if !forced && !self.makes_room(bytes as u64) {
-            self.refusals.fetch_add(1, Ordering::Relaxed);
-            limit::note(true);
-            return false;
-        }
-        self.enter(bytes, n, 0, 0);
-        true
-    }
-
     /// Takes a request back that came to nothing.
     #[cold]
     fn unask(&'static self, bytes: usize, n: u64) {
@@ -289,8 +212,9 @@ impl Account {
                 let shared = &self.untallied;
                 shared.asked_bytes.fetch_add(asked, Ordering::Relaxed);
                 shared.allocations.fetch_add(allocations, Ordering::Relaxed);
-                shared.returned_bytes.fetch_add(returned, Ordering::Relaxed);
-                shared.frees.fetch_add(frees, Ordering::Relaxed);
+                // Release: who reads this reads what it belongs to (thread, Y3).
+                shared.returned_bytes.fetch_add(returned, Ordering::Release);
+                shared.frees.fetch_add(frees, Ordering::Release);
                 self.tell(asked.wrapping_sub(returned) as i64);
                 return;
             };
@@ -332,9 +256,12 @@ impl Account {
     #[cold]
     fn register(&'static self) {
         // Relaxed: one thread is the first; others may do without a tally meanwhile.
-        if self.listed.swap(true, Ordering::Relaxed) {
-            return;
+        if !self.listed.swap(true, Ordering::Relaxed) {
+            self.enlist();
         }
+    }
+
+    fn enlist(&'static self) {
         let place = PLACES.fetch_add(1, Ordering::Relaxed) + 1;
         if place < MAX_ACCOUNTS {
             self.place.store(place, Ordering::Relaxed);
@@ -350,46 +277,6 @@ impl Account {
             }
         }
     }
-
-    /// Whether `bytes` more fit below the hard limit, after room was made if it had to
-    /// be.
-    fn makes_room(&'static self, bytes: u64) -> bool {
-        let load = |limit: &AtomicU64| limit.load(Ordering::Relaxed);
-        let (hard, armed) = (load(&self.hard_bytes), load(&self.armed_bytes));
-        let told = load_i64(&self.told_bytes).max(0) as u64;
-        if is_far(told.saturating_add(bytes), hard.min(armed)) {
-            return true;
-        }
-        let soft = load(&self.soft_bytes);
-        let mut sum = self.live_bytes().saturating_add(bytes);
-        if sum <= hard && sum <= armed {
-            if sum < soft {
-                self.armed_bytes.store(soft, Ordering::Relaxed);
-            }
-            return true;
-        }
-        heap::purge();
-        for (limit, is_hard) in [(armed, false), (hard, true)] {
-            if sum > limit {
-                if !is_hard {
-                    self.soft_hits.fetch_add(1, Ordering::Relaxed);
-                    limit::note(false);
-                }
-                limit::call_back(&Pressure {
-                    account: Some(self.name),
-                    measure: Measure::Allocated,
-                    limit_bytes: if is_hard { hard } else { soft },
-                    bytes: sum,
-                    is_hard,
-                });
-                sum = self.live_bytes().saturating_add(bytes);
-            }
-        }
-        // While it stays above, it is passed anew with every 32nd part more.
-        let armed = if sum > soft { sum.saturating_add(soft / 32) } else { soft };
-        self.armed_bytes.store(armed, Ordering::Relaxed);
-        sum <= hard
-    }
 }
 
 /// Whether a limit is so far away that what threads have not told, two grains each,
@@ -400,183 +287,6 @@ fn is_far(told: u64, limit: u64) -> bool {
 
 fn load_i64(sum: &AtomicI64) -> i64 {
     sum.load(Ordering::Relaxed)
-}
-
-impl fmt::Debug for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-/// The books of all accounts that have been used, newest first. Allocates nothing.
-pub fn accounts() -> impl Iterator<Item = AccountStats> {
-    // Acquire pairs with the Release in `register`.
-    let mut at = NEWEST.load(Ordering::Acquire);
-    core::iter::from_fn(move || {
-        // SAFETY: only accounts that live for ever are on the list.
-        let account = unsafe { at.as_ref() }?;
-        // Relaxed: written before the account was published, never since.
-        at = account.next.load(Ordering::Relaxed);
-        Some(account.stats())
-    })
-}
-
-const DEFAULT: &Builder = &Builder::DEFAULT;
-
-/// A block of `layout`, entered in `account`.
-#[inline(always)]
-fn allocate(
-    account: &'static Account,
-    layout: Layout,
-    zeroed: bool,
-) -> Result<NonNull<[u8]>, AllocError> {
-    let size = layout.size();
-    if size == 0 {
-        return Tallow.allocate(layout);
-    }
-    if !account.ask::<false>(size, 1) {
-        return Err(AllocError);
-    }
-    let block = if zeroed {
-        heap::allocate_zeroed::<true>(layout, DEFAULT)
-    } else {
-        heap::allocate::<true>(layout, DEFAULT)
-    };
-    let Some(block) = NonNull::new(block) else {
-        account.unask(size, 1);
-        return Err(AllocError);
-    };
-    Ok(NonNull::slice_from_raw_parts(block, size))
-}
-
-/// Takes a block back.
-///
-/// # Safety
-/// It was allocated in `account` with `layout`, and is used no more.
-#[inline(always)]
-unsafe fn deallocate(account: &'static Account, block: NonNull<u8>, layout: Layout) {
-    if layout.size() > 0 {
-        // SAFETY: the caller's promise.
-        unsafe { heap::free(block.as_ptr(), layout) }
-        account.give(layout.size(), 1);
-    }
-}
-
-/// Changes a block's layout.
-///
-/// # Safety
-/// As for [`Allocator::grow`] and [`Allocator::shrink`].
-unsafe fn resize(
-    account: &'static Account,
-    block: NonNull<u8>,
-    old: Layout,
-    new: Layout,
-) -> Result<NonNull<[u8]>, AllocError> {
-    // What becomes a block, or stops to be one, counts as one.
-    let more = new.size().saturating_sub(old.size());
-    let begins = u64::from(old.size() == 0 && new.size() > 0);
-    if more > 0 && !account.ask::<false>(more, begins) {
-        return Err(AllocError);
-    }
-    // SAFETY: the caller's promise.
-    let resized = unsafe {
-        if new.size() >= old.size() {
-            Tallow.grow(block, old, new)
-        } else {
-            Tallow.shrink(block, old, new)
-        }
-    };
-    match resized {
-        Err(_) if more > 0 => account.unask(more, begins),
-        Ok(_) if old.size() > new.size() => {
-            account.give(old.size() - new.size(), u64::from(new.size() == 0));
-        }
-        _ => {}
-    }
-    resized
-}
-
-macro_rules! allocator_in {
-    ($type:ty, [$($generics:tt)*], $self:ident => $account:expr) => {
-        // SAFETY: blocks are Tallow's; the books beside them change nothing.
-        unsafe impl<$($generics)*> Allocator for $type {
-            #[inline]
-            fn allocate(&$self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-                allocate($account, layout, false)
-            }
-
-            #[inline]
-            fn allocate_zeroed(&$self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-                allocate($account, layout, true)
-            }
-
-            #[inline]
-            unsafe fn deallocate(&$self, block: NonNull<u8>, layout: Layout) {
-                // SAFETY: the caller's promise.
-                unsafe { deallocate($account, block, layout) }
-            }
-
-            unsafe fn grow(
-                &$self,
-                block: NonNull<u8>,
-                old: Layout,
-                new: Layout,
-            ) -> Result<NonNull<[u8]>, AllocError> {
-                // SAFETY: the caller's promise.
-                unsafe { resize($account, block, old, new) }
-            }
-
-            unsafe fn shrink(
-                &$self,
-                block: NonNull<u8>,
-                old: Layout,
-                new: Layout,
-            ) -> Result<NonNull<[u8]>, AllocError> {
-                // SAFETY: the caller's promise.
-                unsafe { resize($account, block, old, new) }
-            }
-        }
-    };
-}
-
-allocator_in!(&'static Account, [], self => self);
-allocator_in!(In<P>, [P: Purpose], self => P::account());
-
-/// A type that names an account, so that it takes no room to say which. Made by
-/// [`account!`](crate::account!).
-pub trait Purpose: 'static {
-    /// The account.
-    fn account() -> &'static Account;
-}
-
-/// An [`Allocator`] of no size, which enters what it allocates in the account of `P`.
-pub struct In<P>(PhantomData<fn() -> P>);
-
-impl<P> In<P> {
-    /// The allocator.
-    pub const NEW: Self = Self(PhantomData);
-}
-
-impl<P> Clone for In<P> {
-    #[inline]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<P> Copy for In<P> {}
-
-impl<P> Default for In<P> {
-    #[inline]
-    fn default() -> Self {
-        Self::NEW
-    }
-}
-
-impl<P: Purpose> fmt::Debug for In<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "In({})", P::account().name())
-    }
 }
 
 /// Declares an account, and a type that names it: `account!(pub Sessions =

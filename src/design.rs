@@ -210,6 +210,9 @@
 //! - The reader of an account's tallies could count returns twice while their thread
 //!   told the account, and find too little live; on processors that reorder stores it
 //!   could also miss requests: found by the model of telling against reading.
+//! - An account was summed thread by thread, and a block that was allocated by one and freed
+//!   by another in between was counted as freed alone: found by the model of a block handed
+//!   over against a look.
 //! - A look at the limits that ended after a limit was lowered put the number of the
 //!   old one in place: found while the model of the ceiling was written.
 //! - Whoever waited for a bin while its holes were punched waited for all of them, 156 ms

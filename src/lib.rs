@@ -62,7 +62,6 @@ mod heap;
 #[cfg(not(loom))]
 pub mod limit;
 // Floor 9
-#[cfg(not(loom))]
 mod account;
 #[cfg(not(loom))]
 mod audit;

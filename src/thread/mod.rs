@@ -52,4 +52,6 @@ pub(crate) use cache::{Cache, heed};
 pub(crate) use fork::{generation, hold_everything, let_everything_go};
 pub(crate) use local::with_cache;
 pub(crate) use record::{Books, activity, each_record, sum_books};
+#[cfg(loom)]
+pub(crate) use tally::model as tally_model;
 pub(crate) use tally::{GRAIN_BYTES, Sums, Tally, sum_tallies};

@@ -12,9 +12,11 @@
 //!   requests, and after for returns; and it is read in the same order: of requests what
 //!   is fresh first, of returns the sums. So whoever reads in between may find too much
 //!   live, by what is fresh, but not too little.
+//! - Y3: one thread may give back what another asked for. So whoever sums an account over
+//!   threads reads the returns of all of them before the requests of any.
 
-#[cfg(all(test, loom))]
-mod model;
+#[cfg(loom)]
+pub(crate) mod model;
 
 use super::cache::Cache;
 use super::record::{Record, each_record};
@@ -162,13 +164,16 @@ impl Tally {
         self.returned.set_grain(give.min(GRAIN_BYTES));
     }
 
-    fn sums(&self) -> Sums {
-        // The returns first: what they belong to was asked for before.
+    /// Bytes and blocks given back (Y2).
+    fn returned(&self) -> (u64, u64) {
         let told = self.returned.told();
-        let (returned_bytes, frees) = sum(told, self.returned.fresh());
+        sum(told, self.returned.fresh())
+    }
+
+    /// Bytes and blocks asked for (Y2).
+    fn asked(&self) -> (u64, u64) {
         let fresh = self.asked.fresh();
-        let (asked_bytes, allocations) = sum(fresh, self.asked.told());
-        Sums { asked_bytes, returned_bytes, allocations, frees }
+        sum(fresh, self.asked.told())
     }
 }
 
@@ -181,25 +186,29 @@ impl Sums {
     pub(crate) fn live_count(&self) -> i64 {
         self.allocations.wrapping_sub(self.frees) as i64
     }
+}
 
-    fn add(&mut self, other: &Self) {
-        self.asked_bytes = self.asked_bytes.wrapping_add(other.asked_bytes);
-        self.returned_bytes = self.returned_bytes.wrapping_add(other.returned_bytes);
-        self.allocations = self.allocations.wrapping_add(other.allocations);
-        self.frees = self.frees.wrapping_add(other.frees);
+/// The sums of account `index` over all threads that there ever were. All
+/// returns are read before any request (Y3).
+pub(crate) fn sum_tallies(index: usize) -> Sums {
+    let (mut returned, mut asked) = ((0, 0), (0, 0));
+    each_tally(index, |tally| returned = sum(returned, tally.returned()));
+    each_tally(index, |tally| asked = sum(asked, tally.asked()));
+    Sums {
+        asked_bytes: asked.0,
+        returned_bytes: returned.0,
+        allocations: asked.1,
+        frees: returned.1,
     }
 }
 
-/// The sums of account `index` over all threads that there ever were.
-pub(crate) fn sum_tallies(index: usize) -> Sums {
-    let mut sum = Sums::default();
+fn each_tally(index: usize, mut f: impl FnMut(&Tally)) {
     each_record(|record| {
         // SAFETY: tallies are never given back, and there are that many.
         if let Some(tallies) = unsafe { record.tallies().as_ref() } {
-            sum.add(&tallies[index.min(MAX_ACCOUNTS - 1)].sums());
+            f(&tallies[index.min(MAX_ACCOUNTS - 1)]);
         }
     });
-    sum
 }
 
 /// The tallies of one thread.
@@ -231,6 +240,12 @@ impl Cache {
     }
 }
 
+/// Makes tallies of new memory: it is zero, as they are.
+#[cfg(not(loom))]
+fn lay_out(_: NonNull<Tallies>) {}
+#[cfg(loom)]
+use model::lay_out;
+
 /// The record's tallies, made if need be; null when memory is out.
 fn tallies_of(record: &Record) -> *mut Tallies {
     if record.tallies().is_null()
@@ -240,6 +255,7 @@ fn tallies_of(record: &Record) -> *mut Tallies {
         // SAFETY: the node has room for that. It is zero: nodes of this size are never
         // given back, so this one is new, and zero is a valid tally.
         let tallies: NonNull<Tallies> = unsafe { node.byte_add(spare) }.cast();
+        lay_out(tallies);
         record.set_tallies(tallies.as_ptr());
     }
     record.tallies()

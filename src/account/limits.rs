@@ -1,0 +1,93 @@
+//! Limits of an account, and what happens when one is passed.
+
+use super::{Account, NONE, is_far, load_i64};
+use crate::heap;
+use crate::limit::{self, Limits, Measure, Pressure};
+use crate::sync::{AtomicU64, Ordering};
+use crate::thread::{GRAIN_BYTES, with_cache};
+
+impl Account {
+    /// Sets limits on its live bytes, in place of those before. Beyond the soft one,
+    /// free memory is purged and the [callback](limit::on_pressure) called; beyond
+    /// the hard one allocation fails.
+    ///
+    /// With one thread the limits are exact; with several, each may be past them by
+    /// up to 64 KiB, since it tells the account no more often. A change reaches a
+    /// thread with its next 32 KiB.
+    pub fn set_limits(&self, limits: Limits) {
+        let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        // Relaxed throughout: numbers of their own.
+        self.soft_bytes.store(number(limits.soft_bytes), Ordering::Relaxed);
+        self.armed_bytes.store(number(limits.soft_bytes), Ordering::Relaxed);
+        self.hard_bytes.store(number(limits.hard_bytes), Ordering::Relaxed);
+        let place = self.place.load(Ordering::Relaxed);
+        if place != NONE {
+            // The calling thread heeds it at once.
+            with_cache(|cache| {
+                // SAFETY: as in `ask`.
+                unsafe { cache.tally(place) }.map(|tally| tally.set_grain(0, GRAIN_BYTES))
+            });
+        }
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> Limits {
+        let limit = |kept: &AtomicU64| {
+            let bytes = kept.load(Ordering::Relaxed);
+            (bytes != u64::MAX).then_some(bytes)
+        };
+        Limits { soft_bytes: limit(&self.soft_bytes), hard_bytes: limit(&self.hard_bytes) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn ask_slow(&'static self, bytes: usize, n: u64, forced: bool) -> bool {
+        if !forced && !self.makes_room(bytes as u64) {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            limit::note(true);
+            return false;
+        }
+        self.enter(bytes, n, 0, 0);
+        true
+    }
+
+    /// Whether `bytes` more fit below the hard limit, after room was made if it had to
+    /// be.
+    fn makes_room(&'static self, bytes: u64) -> bool {
+        let load = |limit: &AtomicU64| limit.load(Ordering::Relaxed);
+        let (hard, armed) = (load(&self.hard_bytes), load(&self.armed_bytes));
+        let told = load_i64(&self.told_bytes).max(0) as u64;
+        if is_far(told.saturating_add(bytes), hard.min(armed)) {
+            return true;
+        }
+        let soft = load(&self.soft_bytes);
+        let mut sum = self.live_bytes().saturating_add(bytes);
+        if sum <= hard && sum <= armed {
+            if sum < soft {
+                self.armed_bytes.store(soft, Ordering::Relaxed);
+            }
+            return true;
+        }
+        heap::purge();
+        for (limit, is_hard) in [(armed, false), (hard, true)] {
+            if sum > limit {
+                if !is_hard {
+                    self.soft_hits.fetch_add(1, Ordering::Relaxed);
+                    limit::note(false);
+                }
+                limit::call_back(&Pressure {
+                    account: Some(self.name),
+                    measure: Measure::Allocated,
+                    limit_bytes: if is_hard { hard } else { soft },
+                    bytes: sum,
+                    is_hard,
+                });
+                sum = self.live_bytes().saturating_add(bytes);
+            }
+        }
+        // While it stays above, it is passed anew with every 32nd part more.
+        let armed = if sum > soft { sum.saturating_add(soft / 32) } else { soft };
+        self.armed_bytes.store(armed, Ordering::Relaxed);
+        sum <= hard
+    }
+}
