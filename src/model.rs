@@ -3,6 +3,8 @@
 
 pub(crate) mod central;
 pub(crate) mod os;
+pub(crate) mod space;
+pub(crate) mod words;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -35,6 +37,7 @@ fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) -> (usize, 
         let counted = move || {
             count.fetch_add(1, Ordering::Relaxed);
             os::begin();
+            words::begin();
             f();
         };
         failure = failure.or(catch_unwind(AssertUnwindSafe(|| builder.check(counted))).err());

@@ -23,6 +23,8 @@
 //!   they lie in metadata, so that the header is two pages and not three.
 
 mod marks;
+#[cfg(loom)]
+mod model;
 
 use self::marks::MARK_PAGES;
 use crate::bits::PageSet;
@@ -32,7 +34,7 @@ use crate::config::{
 };
 use crate::os;
 use crate::sync::Ordering;
-use crate::sync::unwatched::{AtomicU64, AtomicUsize};
+use crate::sync::zeroed::{AtomicU64, AtomicUsize};
 use core::ptr::{self, NonNull};
 use static_assertions::const_assert;
 

@@ -114,10 +114,18 @@ mod imp {
     }
 }
 
-/// Atomics that loom does not watch: of numbers that order nothing, and of memory that
-/// begins as zeros, which are none of loom's.
+/// Atomics that loom does not watch: of numbers that order nothing.
 pub(crate) mod unwatched {
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+}
+
+/// Atomics of memory that begins as zeros, which are none of loom's; it watches those
+/// that a model names.
+pub(crate) mod zeroed {
+    #[cfg(loom)]
+    pub(crate) use crate::model::words::{AtomicU8, AtomicU64, AtomicUsize};
+    #[cfg(not(loom))]
+    pub(crate) use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 }
 
 /// The atomics that a program's own data may hold.

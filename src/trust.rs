@@ -19,7 +19,7 @@
 //! | A1, A2 | `arena` | page-map entries outlive regions; books equal counts |
 //! | K1, K2 | `slab::marks` | hardened: which regions the program holds, what free ones are filled with |
 //! | T1 to T5 | `thread` | who moves the bounds of a magazine; recall; order of the books |
-//! | Y1, Y2 | `thread::tally` | who writes a tally, and what a look in between may find |
+//! | Y1 to Y3 | `thread::tally` | who writes a tally, and what a look in between may find |
 //!
 //! [`audit`](crate::audit()) recounts what can be counted: P1 to P3, L1 at rest, B1 and B2,
 //! A1 and A2, and L4. The tests call it after every step.
@@ -40,6 +40,8 @@
 //! - Segment map: a bit is set with `fetch_or(Release)` after the header is written, and
 //!   read with `Acquire` (S1). It is cleared with `Relaxed`: nobody holds memory of that
 //!   segment any more, so nobody asks for it; a wrong pointer that does may find either.
+//!   Whoever is given the same addresses for something else is so by the kernel, under its
+//!   lock, after they were unmapped, which follows the clearing: he finds it cleared.
 //! - Page-map entries: stored with `Release` after the slab's node is chosen, loaded with
 //!   `Acquire`. A caller who frees a region was handed it after the entry was stored (A1),
 //!   so the order comes to him with the region, too.
@@ -100,7 +102,9 @@
 //! - What is fresh in a tally, and what has been told, are single words that one thread
 //!   writes. The hot path is `Relaxed`. When fresh becomes told, both stores are `Release`
 //!   and those who add up load with `Acquire`, in the order of Y2: so a look in between may
-//!   count requests twice or miss returns, never the reverse.
+//!   count requests twice or miss returns, never the reverse. Over all threads, all returns
+//!   are read before any request (Y3); of the counters that threads without tallies share,
+//!   returns are added with `Release` and loaded with `Acquire` for that.
 //! - The list of accounts: `Release` and `Acquire`, links `Relaxed`, as for records; here
 //!   by compare-and-swap, and a chain of those keeps every `Release`. An account's place
 //!   and whether it is listed: `Relaxed`; who does not see the place yet uses the shared
@@ -158,7 +162,7 @@
 //!   checked by loom, for what has a model, and by Miri's weak memory.
 //! - AddressSanitizer and memcheck see the memory of Tallow as mapped, and no borders in
 //!   it: a program that writes past its block is found by the tests' patterns, if at all.
-//! - Hardened, the marks have no loom model, and no fuzzing: the tests of `.ci/run` that run
+//! - Hardened, the marks have loom models, but no fuzzing: the tests of `.ci/run` that run
 //!   with the feature, and the attacks below. What it does not find is listed with those.
 //! - Corruption is told of, and the process aborted, with the lock held under which it was
 //!   found: a handler of `SIGABRT` that allocates may wait for ever.

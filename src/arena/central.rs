@@ -4,9 +4,10 @@ use super::bin::{Bin, Supply};
 use super::guarded::GUARDED;
 use super::huge::Huge;
 use super::large::Large;
+use super::slabs;
 use crate::ceiling::CEILING;
 use crate::class::{CLASS_COUNT, Class};
-use crate::config::{HARDENED, LG_PAGE, MAX_ARENAS, SEGMENT_PAGES};
+use crate::config::{HARDENED, LG_PAGE, MAX_ARENAS};
 use crate::error::Corruption;
 use crate::lock::Lock;
 use crate::meta::Meta;
@@ -319,53 +320,19 @@ fn not_of_class(class: Class, address: usize) -> Corruption {
 
 impl Supply<crate::slab::Shipped> for Central {
     fn fresh(&self, tag: Tag) -> Option<NonNull<Slab>> {
-        let class = tag.class()?;
-        let info = class.info();
-        let pages = usize::from(info.slab_pages);
+        let pages = usize::from(tag.class()?.info().slab_pages);
         if !self.permits(pages << LG_PAGE) {
             return None;
         }
-        let allocate = || self.pages.allocate(pages, 1);
-        let again = || (self.huge.clear_shelf() > 0).then(allocate).flatten();
-        let extent = allocate().or_else(again)?;
-        let take = || self.meta.take(Slab::node_bytes(class));
-        let again = || (self.huge.clear_shelf() > 0).then(take).flatten();
-        let Some(node) = take().or_else(again) else {
-            // SAFETY: the run was lent just now, and nothing uses it.
-            unsafe { self.pages.free(extent.start, pages) };
-            return None;
-        };
-        let address = extent.start.addr().get();
-        // Before the slab can be claimed from (A1). The segment is on the map: it
-        // lent the pages.
-        let (segment, first) = (Segment::find(address)?, Segment::page_of(address));
-        segment.set_entry(first, pages, Entry::Slab { header: node, class });
-        if HARDENED {
-            self.pages.touch_marks(class, segment, first, pages);
-        }
-        // SAFETY: the node has the room, the pages are ours.
-        Some(unsafe { Slab::install(node, tag, extent.start.as_ptr(), info.capacity.into()) })
+        slabs::fresh(&self.pages, &self.meta, tag, || self.huge.clear_shelf() > 0)
     }
 
     fn retire(&self, slab: NonNull<Slab>) {
-        // SAFETY: empty and unlisted: the slab is ours alone (L2).
-        let it = unsafe { slab.as_ref() };
-        let (Some(class), Some(start)) = (it.header().tag().class(), NonNull::new(it.start()))
-        else {
-            os::abort(Corruption::Header { address: slab.addr().get(), word: 0 });
-        };
-        let pages = usize::from(class.info().slab_pages);
-        self.holes.pages.fetch_sub(it.punched_pages() as usize, Ordering::Relaxed);
-        let first = Segment::page_of(start.addr().get());
-        debug_assert!(first + pages <= SEGMENT_PAGES);
-        if let Some(segment) = Segment::find(start.addr().get()) {
-            segment.set_entry(first, pages, Entry::None);
-        }
-        // SAFETY: the run was lent for this slab, and no region of it is live.
-        unsafe { self.pages.free(start, pages) };
-        // SAFETY: the node came from `meta` with this size; only stale readers
-        // of the header, which says empty, are left.
-        unsafe { self.meta.give(slab.cast(), Slab::node_bytes(class)) };
+        // SAFETY: headers are never unmapped (meta, M1).
+        let punched = unsafe { slab.as_ref() }.punched_pages();
+        self.holes.pages.fetch_sub(punched as usize, Ordering::Relaxed);
+        // SAFETY: empty and unlisted, as a bin hands it over.
+        unsafe { slabs::retire(&self.pages, &self.meta, slab) };
     }
 
     fn punched(&self, pages: u32) {

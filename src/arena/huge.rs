@@ -5,6 +5,9 @@
 //! A table by address tells what is alive, so that a wrong free is found out
 //! and the books can be recounted.
 
+#[cfg(all(test, loom))]
+mod model;
+
 use super::large::BlockBooks;
 use super::shelf::{Shelf, Shelved};
 use crate::config::{HARDENED, HUGE_PAGE_BYTES};
@@ -14,6 +17,7 @@ use crate::meta::Meta;
 use crate::os;
 use crate::pages::Extent;
 use crate::settings::{HugePages, SETTINGS};
+use crate::sync::const_unless_loom;
 use core::ptr::{self, NonNull};
 
 const BUCKETS: usize = 256;
@@ -189,13 +193,15 @@ impl Table {
 }
 
 impl Huge {
-    pub(crate) const fn new() -> Self {
-        Self {
-            table: Lock::new(Table {
-                buckets: [ptr::null_mut(); BUCKETS],
-                books: BlockBooks { count: 0, bytes: 0 },
-                shelf: Shelf::new(),
-            }),
+    const_unless_loom! {
+        pub(crate) fn new() -> Huge {
+            Huge {
+                table: Lock::new(Table {
+                    buckets: [ptr::null_mut(); BUCKETS],
+                    books: BlockBooks { count: 0, bytes: 0 },
+                    shelf: Shelf::new(),
+                }),
+            }
         }
     }
 

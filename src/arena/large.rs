@@ -8,6 +8,7 @@ use crate::os::{self, Access};
 use crate::pages::{Extent, PageHeap, pages_for};
 use crate::segment::{Entry, Segment, guard_pages};
 use crate::settings::{Moment, Poison, SETTINGS};
+use crate::sync::const_unless_loom;
 use core::ptr::{self, NonNull};
 
 /// How many large blocks there are, and what they take.
@@ -51,9 +52,11 @@ fn block_pages(size: usize) -> usize {
 }
 
 impl Large {
-    pub(crate) const fn new() -> Self {
-        let books = BlockBooks { count: 0, bytes: 0 };
-        Self { state: Lock::new(State { books, stuck: ptr::null_mut() }) }
+    const_unless_loom! {
+        pub(crate) fn new() -> Large {
+            let books = BlockBooks { count: 0, bytes: 0 };
+            Large { state: Lock::new(State { books, stuck: ptr::null_mut() }) }
+        }
     }
 
     /// A block of `size` bytes; `None` when memory is out. May call the OS.

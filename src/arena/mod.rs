@@ -19,12 +19,10 @@ pub(crate) mod bin;
 mod central;
 #[cfg(not(loom))]
 pub(crate) mod guarded;
-#[cfg(not(loom))]
 pub(crate) mod huge;
-#[cfg(not(loom))]
 pub(crate) mod large;
-#[cfg(not(loom))]
 mod shelf;
+mod slabs;
 
 #[cfg(loom)]
 pub(crate) use crate::model::central::CENTRAL;

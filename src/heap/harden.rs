@@ -17,9 +17,9 @@ use crate::os::fault::Wanted;
 use crate::os::trace::Trace;
 use crate::segment::{Entry, Segment, guard_pages};
 use crate::settings::{Poison, SETTINGS, Settings};
-use crate::slab::marks;
+use crate::slab::{Company, marks};
 use crate::sync::Ordering;
-use crate::sync::unwatched::AtomicU8;
+use crate::sync::zeroed::AtomicU8;
 use crate::thread::{heed, with_cache};
 use core::alloc::Layout;
 use core::fmt::Write as _;
@@ -38,14 +38,7 @@ const CANARY_BYTES: usize = 7;
 /// Puts a mark in the place of another, which it returns.
 #[inline(always)]
 fn swap(mark: &AtomicU8, new: u8) -> u8 {
-    if os::alone() {
-        let old = mark.load(Ordering::Relaxed);
-        mark.store(new, Ordering::Relaxed);
-        return old;
-    }
-    // Relaxed: who has it is decided here; contents are ordered by the way from one
-    // owner to the next.
-    mark.swap(new, Ordering::Relaxed)
+    marks::swap(mark, new, if os::alone() { Company::Alone } else { Company::Others })
 }
 
 /// The mark of free regions, by which they are filled.
@@ -181,11 +174,7 @@ fn overflow(block: *mut u8, size: usize) -> ! {
 pub(super) unsafe fn hand_out<const COUNTED: bool>(region: *mut u8, class: Class, size: usize) {
     // SAFETY: regions lie in segments.
     let mark = unsafe { Segment::mark_of_region(class, region.addr()) };
-    // Relaxed: as in `swap`.
-    let was = mark.load(Ordering::Relaxed);
-    if was >= marks::HELD {
-        cache_overwritten(region, class);
-    }
+    let Ok(was) = marks::of_free(mark) else { cache_overwritten(region, class) };
     check_poison(region, class, was);
     if COUNTED {
         // SAFETY: the caller's promise.

@@ -1,9 +1,11 @@
 //! Loom models of the lock. Its waiters sleep by the rules of the kernel
 //! ([`crate::model::os::wait`]): one that nobody wakes stops the model.
 
-use super::{HELD, Lock, Shipped, Strength};
-use crate::model::{model, twin};
+use super::{FREE, Guard, HELD, Lock, Shipped, Strength, WAITED};
+use crate::model::os::{nap, wake_one};
+use crate::model::{model, side_by_side, twin};
 use crate::sync::Ordering;
+use core::mem::forget;
 use loom::thread;
 
 /// Stays for ever: a model that is stopped cannot drop what its threads share.
@@ -32,6 +34,25 @@ fn tries<S: Strength + 'static>() {
     *lock.lock() += 1;
     let had = other.join().unwrap();
     assert_eq!(*lock.lock(), 1 + u32::from(had), "a turn was lost");
+}
+
+type Held<S> = Guard<'static, u32, S>;
+
+/// One thread gives way between two turns, `others` others take two.
+fn gives_way<S: Strength + 'static>(others: usize, way: fn(Held<S>) -> Held<S>) {
+    let lock = new::<S>();
+    let turns = move || {
+        let mut held = lock.lock();
+        *held += 1;
+        held = way(held);
+        *held += 1;
+    };
+    let third = (others == 2).then(|| thread::spawn(|| add_twice(lock)));
+    side_by_side(turns, || add_twice(lock));
+    if let Some(third) = third {
+        third.join().unwrap();
+    }
+    assert_eq!(*lock.lock(), 2 + 2 * others as u32, "a turn was lost");
 }
 
 struct RelaxedTake;
@@ -70,4 +91,56 @@ fn twin_of_lock_that_lets_go_relaxed() {
 #[test]
 fn twin_of_lock_whose_waiters_are_silent() {
     twin("lock: a waiter leaves no word", "deadlock", || counts::<Silent>(2));
+}
+
+#[test]
+fn lock_given_way() {
+    let name = "lock: one gives way between two turns";
+    model(name, || gives_way::<Shipped>(1, Guard::give_way));
+    model("lock: one gives way to two", || gives_way::<Shipped>(2, Guard::give_way));
+}
+
+/// The word says that nobody waits from then on.
+#[test]
+fn twin_of_giving_way_that_does_not_wake() {
+    twin("lock: gives way without waking", "deadlock", || {
+        gives_way::<Shipped>(1, |held| {
+            let lock = held.lock;
+            forget(held);
+            lock.word.store(FREE, Ordering::Release);
+            nap();
+            lock.lock()
+        });
+    });
+}
+
+/// The guard is dropped, too: another's lock is let go of.
+#[test]
+fn twin_of_giving_way_that_lets_go_twice() {
+    twin("lock: gives way and lets go again", "Causality violation", || {
+        gives_way::<Shipped>(1, |held| {
+            let lock = held.lock;
+            if lock.word.swap(FREE, Ordering::Release) == WAITED {
+                wake_one(&lock.word);
+                nap();
+            }
+            drop(held);
+            lock.lock()
+        });
+    });
+}
+
+#[test]
+fn twin_of_giving_way_relaxed() {
+    twin("lock: gives way relaxed", "Causality violation", || {
+        gives_way::<Shipped>(1, |held| {
+            let lock = held.lock;
+            forget(held);
+            if lock.word.swap(FREE, Ordering::Relaxed) == WAITED {
+                wake_one(&lock.word);
+                nap();
+            }
+            lock.lock()
+        });
+    });
 }

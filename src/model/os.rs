@@ -1,6 +1,7 @@
 //! The door of the loom models, in place of all of `os`: address space is real, but
 //! nothing else leaves the process, and purging tells the model.
 
+use super::space;
 use crate::config::PAGE_BYTES;
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, Ordering};
@@ -24,6 +25,7 @@ thread_local! {
 
 /// Begins an execution: what the one before has reserved goes.
 pub(super) fn begin() {
+    space::begin();
     RESERVED.with(|it| it.borrow_mut().clear());
 }
 
@@ -80,14 +82,16 @@ pub(crate) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     NonNull::new(base.wrapping_add(address.next_multiple_of(align) - address))
 }
 
-/// Not hardened: without guards.
+/// Not hardened: without guards. In the small address space, if there is one and it
+/// fits.
 pub(crate) fn reserve_guarded(bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    reserve(bytes, align)
+    if space::serves(bytes) { space::map(bytes) } else { reserve(bytes, align) }
 }
 
 /// What may be done with memory.
 pub(crate) enum Access {
     None,
+    All,
 }
 
 /// # Safety
@@ -103,8 +107,42 @@ pub(crate) fn seed() -> u64 {
 /// # Safety
 /// As in the shipped door.
 pub(crate) unsafe fn release(at: NonNull<u8>, bytes: usize) -> bool {
+    if space::serves(bytes) {
+        space::unmap(at, bytes);
+        return true;
+    }
     // SAFETY: the caller's promise, which is more than is needed.
     unsafe { purge(at, bytes) }
+}
+
+/// # Safety
+/// As in the shipped door.
+pub(crate) unsafe fn release_guarded(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { release(at, bytes) }
+}
+
+/// # Safety
+/// As in the shipped door.
+pub(crate) unsafe fn remap(at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+    space::remap(at, old, new)
+}
+
+/// Hardened alone needs it.
+///
+/// # Safety
+/// As in the shipped door.
+pub(crate) unsafe fn remap_onto(
+    _: NonNull<u8>,
+    _: usize,
+    _: NonNull<u8>,
+    _: usize,
+) -> Option<NonNull<u8>> {
+    None
+}
+
+pub(crate) fn mapping_align() -> usize {
+    PAGE_BYTES
 }
 
 /// # Safety

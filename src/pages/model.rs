@@ -4,6 +4,8 @@
 //! memory back. The cell also says whether the page holds anything, so that an extent
 //! that is called zeroed is.
 
+mod map;
+
 use super::{PageHeap, Want};
 use crate::config::{LG_PAGE, SEGMENT_BYTES};
 use crate::model::os::on_purge;

@@ -12,7 +12,7 @@ use super::{Segment, SegmentPages, guard_pages};
 use crate::class::Class;
 use crate::config::{HARDENED, LG_GRANULE, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
 use crate::os;
-use crate::sync::unwatched::AtomicU8;
+use crate::sync::zeroed::AtomicU8;
 use core::ptr;
 use static_assertions::const_assert;
 

@@ -10,12 +10,15 @@
 //! - K2: a region with the mark [`JUNK`] or [`ZERO`] was filled so when it was freed,
 //!   and has not been given back to the system since.
 
-use super::{Protocol, Slab};
+#[cfg(all(test, loom))]
+mod model;
+
+use super::{Company, Protocol, Slab};
 use crate::class::Class;
 use crate::config::HARDENED;
 use crate::segment::Segment;
 use crate::sync::Ordering;
-use crate::sync::unwatched::AtomicU8;
+use crate::sync::zeroed::AtomicU8;
 
 /// Free, its contents unknown: never handed out, or its page was purged.
 pub(crate) const FREE: u8 = 0;
@@ -32,6 +35,30 @@ pub(crate) const HELD: u8 = 0x7f;
 #[inline(always)]
 pub(crate) fn held(size: usize) -> u8 {
     0x80 | (size + (size >> 7)) as u8
+}
+
+/// Puts a mark in the place of another, which it returns.
+#[inline(always)]
+pub(crate) fn swap(mark: &AtomicU8, new: u8, company: Company) -> u8 {
+    match company {
+        // Relaxed: nobody else is there.
+        Company::Alone => {
+            let old = mark.load(Ordering::Relaxed);
+            mark.store(new, Ordering::Relaxed);
+            old
+        }
+        // Relaxed: who has it is decided here; contents are ordered by the way from one
+        // owner to the next.
+        Company::Others => mark.swap(new, Ordering::Relaxed),
+    }
+}
+
+/// The mark of a region that is to be handed out; an error if the program holds it.
+#[inline(always)]
+pub(crate) fn of_free(mark: &AtomicU8) -> Result<u8, ()> {
+    // Relaxed: as in `swap`.
+    let was = mark.load(Ordering::Relaxed);
+    if was < HELD { Ok(was) } else { Err(()) }
 }
 
 impl<P: Protocol> Slab<P> {

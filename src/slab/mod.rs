@@ -41,8 +41,9 @@
 //! that, and keeps cache misses from overlapping. What is stored so happens before
 //! the second thread is started.
 
-#[cfg(not(loom))]
 pub(crate) mod marks;
+#[cfg(loom)]
+mod model;
 mod punch;
 
 use crate::bits::{mask, take_bits};
@@ -248,23 +249,19 @@ fn put_bits<P: Protocol>(word: &AtomicU64, bits: u64, company: Company) -> u64 {
     seen & bits
 }
 
-impl Slab {
+impl<P: Protocol> Slab<P> {
     /// Bytes of metadata that the slab of a class needs: header and bit set.
-    #[cfg(not(loom))]
     pub(crate) fn node_bytes(class: Class) -> usize {
         let bits = usize::from(class.info().words) * size_of::<AtomicU64>();
         size_of::<Self>() + bits
     }
-}
 
-impl<P: Protocol> Slab<P> {
     /// Makes a slab of the pages at `start`: owned, all regions free.
     ///
     /// # Safety
     /// - `node` has room for the header and, behind it, for the bits of `capacity`
     ///   regions; only stale readers of its first word know it.
     /// - `start` is the start of the slab's pages, which the caller owns.
-    #[cfg(not(loom))]
     pub(crate) unsafe fn install(
         node: NonNull<u8>,
         tag: Tag,
@@ -272,14 +269,8 @@ impl<P: Protocol> Slab<P> {
         capacity: u32,
     ) -> NonNull<Self> {
         let slab = node.cast::<Self>().as_ptr();
-        let count = capacity.div_ceil(64);
-        // SAFETY: the words lie behind the header, in the node.
-        let words = unsafe { slab.add(1) }.cast::<AtomicU64>();
-        for w in 0..count as usize {
-            let bits = (capacity as usize - w * 64).min(64);
-            // SAFETY: `w < count`; written whole, field by field.
-            unsafe { words.add(w).write(AtomicU64::new(mask(0, bits))) };
-        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::lay_out(slab, capacity) };
         let none = Links { prev: ptr::null_mut(), next: ptr::null_mut() };
         // SAFETY: all of these write fields of the node, never the first word.
         unsafe {
@@ -304,22 +295,18 @@ impl<P: Protocol> Slab<P> {
         unsafe { NonNull::new_unchecked(slab) }
     }
 
-    /// A slab for the models, with bits of its own.
-    #[cfg(loom)]
-    pub(crate) fn for_model(tag: Tag, capacity: u32, start: usize) -> Self {
-        let words: Vec<AtomicU64> = (0..capacity.div_ceil(64) as usize)
-            .map(|w| AtomicU64::new(mask(0, (capacity as usize - w * 64).min(64))))
-            .collect();
-        Self {
-            header: AtomicU64::new(Header::install(Header(0), tag).0),
-            start: Kept::new(ptr::without_provenance_mut(start)),
-            links: Cell::new(Links { prev: ptr::null_mut(), next: ptr::null_mut() }),
-            hint: AtomicU32::new(0),
-            capacity: Kept::new(capacity as u16),
-            list: Cell::new(0),
-            words: Box::leak(words.into_boxed_slice()),
-            punched: AtomicU64::new(0),
-            protocol: PhantomData,
+    /// Writes the bits of a new slab, all of them free.
+    ///
+    /// # Safety
+    /// As for [`Slab::install`].
+    #[cfg(not(loom))]
+    unsafe fn lay_out(slab: *mut Self, capacity: u32) {
+        // SAFETY: the words lie behind the header, in the node.
+        let words = unsafe { slab.add(1) }.cast::<AtomicU64>();
+        for w in 0..capacity.div_ceil(64) as usize {
+            let bits = (capacity as usize - w * 64).min(64);
+            // SAFETY: within the bits; written whole, field by field.
+            unsafe { words.add(w).write(AtomicU64::new(mask(0, bits))) };
         }
     }
 
