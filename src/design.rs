@@ -83,14 +83,33 @@
 //!
 //! A kernel that leaves the choice to programs (`madvise`) is asked for huge pages
 //! for huge blocks from 4 MiB on (`blocks`): one `Vec` that grows to 600 MB takes
-//! 0.07 s instead of 0.40 s. `dense` asks for further segments too, once 32 MiB are
-//! in use: what a huge page backs in vain is then a sixteenth of the heap at most.
-//! A million blocks of 1000 bytes are filled in 0.27 to 0.35 s instead of 0.54 to
-//! 0.64 s, a fork of that process takes 15 ms instead of 25 ms, and what is written
-//! afterwards is copied in pieces of 4 KiB all the same. But to give back 4 KiB out
-//! of a huge page took 4 ms now and then: with `dense` four or five of the 1400
-//! steps of the churn demo took 5 ms, in six of seven runs; without none took 1 ms.
-//! So `blocks` is the default.
+//! 0.07 s instead of 0.40 s, and of 32 blocks of 64 KiB to 32 MiB one is replaced and
+//! touched in 0.14 ms instead of 0.64 ms (`cargo bench --bench huge_pages`;
+//! `benches/results/huge-pages.txt` has all settings, at 1 and at 8 GiB).
+//!
+//! `dense` asks for further segments too, once 32 MiB are in use: what a huge page backs
+//! in vain is then a sixteenth of the heap at most. Then 8 GiB of blocks of 1000 bytes
+//! are filled in 2.1 s instead of 4.1 s and purged in 0.9 s instead of 1.1 s, and a fork
+//! takes 0.56 to 0.7 of the time. The first write to each huge page after it takes 7 µs
+//! instead of 2 µs, since its mapping is taken apart, but copies 4 KiB all the same
+//! (`always`: 10 µs; the others as `blocks`). Programs that use their
+//! memory again gain nothing: JSON 1.01, syntax trees 0.98, words 0.99, two million
+//! blocks 1.03, churn of a million 1.00 of the time with `blocks` (`versus`). Where
+//! memory lies in pieces the kernel makes room for a huge page while the program waits.
+//! So `blocks` is the default, and `dense` for who fills large heaps or forks them.
+//! `always` costs a small program 1.9 MB and gains little more than `dense`; `never` and
+//! `system` (which on such a kernel is `never`) lose what `blocks` gains.
+//!
+//! An earlier measurement spoke of steps of 4 ms when 4 KiB of a huge page are given back.
+//! It was the machine: a virtual one's host has to find memory that was not used for a
+//! while, 5 ms for each 2 MiB, and huge pages come from such memory more often. With as
+//! much memory touched before, the steps of five runs of the churn demo that no switch
+//! disturbed ended within 0.55 to 0.89 ms with `dense`, and within 0.55 to 0.70 ms with
+//! `blocks`.
+//!
+//! `prefault` makes the pages of small blocks ready a segment at a time, which takes about
+//! what their faults take one by one: 1 GiB filled in 0.37 s instead of 0.36 s, 8 GiB in
+//! 3.4 s instead of 4.1 s.
 //!
 //! The free pages of an advised segment count as dirty from the start, since one
 //! write may back all of them; and when pages of a segment are given back, the

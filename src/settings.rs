@@ -24,8 +24,7 @@ pub enum HugePages {
     Blocks = 1,
     /// Asks for them for segments too while the heap grows from a size at which one
     /// segment more or less is small; takes that back from segments of which pages
-    /// are given back. Filling such a heap takes half the time; to give back a part
-    /// of a huge page can take some milliseconds.
+    /// are given back. To fill such a heap and to fork it take about half the time.
     Dense = 2,
     /// Asks for them everywhere.
     Always = 3,

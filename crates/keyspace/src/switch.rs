@@ -7,7 +7,7 @@
 use keyspace::gauge::Allocator;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU8, Ordering};
-use tallow::Tallow;
+use tallow::{Tallow, Tuned};
 
 /// The variable that names the allocator: `tallow` (as if unset) or `system`.
 pub const VARIABLE: &str = "KEYSPACE_ALLOCATOR";
@@ -45,15 +45,16 @@ fn decide() -> bool {
     !system
 }
 
-/// Hands every call to the allocator chosen.
+/// Hands every call to the allocator chosen. Tallow's own settings can be changed by its
+/// variables, such as `TALLOW_HUGE_PAGES`.
 pub struct Switch {
-    tallow: Tallow,
+    tallow: Tuned,
 }
 
 impl Switch {
     /// Undecided until the first allocation.
     pub const fn new() -> Self {
-        Self { tallow: Tallow::new() }
+        Self { tallow: Tallow::builder().environment(true).build() }
     }
 }
 
