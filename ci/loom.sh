@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the loom models of the shipped code, and their weakened twins, which must fail;
 # prints how many executions of each were explored. What each one proves stands in
-# docs/loom.md, which must have a row for each. About a minute on two cores, once built.
+# docs/loom.md, which must have a row for each. Some seconds on two cores, once built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never

@@ -7,7 +7,7 @@
 //! the kernel. It is never held while user code runs.
 
 use crate::os::{nap, wait, wake_one};
-use crate::sync::{AtomicU32, Cell, Ordering, SPINS, const_unless_loom, spin};
+use crate::sync::{AtomicU32, Cell, Ordering, SPINS, const_unless_loom, has_failed, spin};
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
@@ -165,8 +165,11 @@ impl<T, S: Strength> DerefMut for Guard<'_, T, S> {
 impl<T, S: Strength> Drop for Guard<'_, T, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: this guard held the lock and is gone now.
-        unsafe { self.lock.raw_unlock() }
+        // A failed model has no threads any more that could wait.
+        if !has_failed() {
+            // SAFETY: this guard held the lock and is gone now.
+            unsafe { self.lock.raw_unlock() }
+        }
     }
 }
 

@@ -35,6 +35,12 @@ mod imp {
         core::hint::spin_loop();
     }
 
+    /// Whether a model has failed, which is told by a panic.
+    #[inline(always)]
+    pub(crate) const fn has_failed() -> bool {
+        false
+    }
+
     /// Has the cache line at an address fetched, for reading and writing. Any address
     /// will do; nothing happens where the processor has no such instruction.
     #[inline(always)]
@@ -91,6 +97,10 @@ mod imp {
 
     pub(crate) fn spin() {
         loom::thread::yield_now();
+    }
+
+    pub(crate) fn has_failed() -> bool {
+        std::thread::panicking()
     }
 
     pub(crate) fn prefetch<T>(_: *const T) {}

@@ -157,7 +157,8 @@
 //!   stands for; Miri and ThreadSanitizer run without it. That the kernel's barrier does
 //!   what those fences do is taken from its manual, and from
 //!   `purges_under_load_neither_lose_nor_double_a_block`.
-//! - Fork, `mremap`, `madvise` and their races are tested natively; no tool looks inside.
+//! - Fork, `mremap`, `madvise` and their races are tested natively; in models, stand-ins
+//!   take their place.
 //! - All of it has run on x86-64. Orderings that this processor gives for nothing are
 //!   checked by loom, for what has a model, and by Miri's weak memory.
 //! - AddressSanitizer and memcheck see the memory of Tallow as mapped, and no borders in

@@ -2,6 +2,7 @@
 
 use super::bin::{Bin, Supply};
 use super::guarded::GUARDED;
+use super::hold::Locks;
 use super::huge::Huge;
 use super::large::Large;
 use super::slabs;
@@ -271,12 +272,32 @@ impl Central {
         self.arenas.iter().flat_map(|arena| Class::all().zip(&arena.bins))
     }
 
-    /// In a forked child: a thread of the parent that was punching, between two
-    /// slabs, does not go on here.
+    fn locks(&self) -> Locks<'_> {
+        Locks { large: &self.large, huge: &self.huge, pages: &self.pages, meta: &self.meta }
+    }
+
+    /// Takes all locks from the bins' on, in order.
+    pub(crate) fn hold(&self) {
+        self.locks().hold(self.each_bin().map(|(_, bin)| bin));
+    }
+
+    /// Lets go of them.
     ///
     /// # Safety
-    /// The caller is the only thread.
+    /// The caller holds all, by [`hold`](Self::hold).
+    pub(crate) unsafe fn let_go(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.locks().let_go(self.each_bin().map(|(_, bin)| bin)) };
+    }
+
+    /// In a forked child: pages that a thread of the parent was purging are nobody's, and
+    /// one that was punching, between two slabs, does not go on here.
+    ///
+    /// # Safety
+    /// All is held, and the caller is the only thread.
     pub(crate) unsafe fn recover_in_child(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.pages.recover_in_child() };
         // SAFETY: nobody else can hold it.
         unsafe { self.punching.raw_unlock() };
     }

@@ -19,12 +19,13 @@ pub(crate) mod bin;
 mod central;
 #[cfg(not(loom))]
 pub(crate) mod guarded;
+mod hold;
 pub(crate) mod huge;
 pub(crate) mod large;
 mod shelf;
 mod slabs;
 
 #[cfg(loom)]
-pub(crate) use crate::model::central::CENTRAL;
+pub(crate) use crate::model::central::{CENTRAL, guarded};
 #[cfg(not(loom))]
 pub(crate) use central::CENTRAL;

@@ -1,7 +1,7 @@
 //! Where a slab's pages and header come from, and where they go.
 
 #[cfg(all(test, loom))]
-mod model;
+pub(super) mod model;
 
 use crate::config::{HARDENED, SEGMENT_PAGES};
 use crate::error::Corruption;

@@ -2,6 +2,7 @@
 //! slabs, which have models of their own (`arena::bin`). Each region has a cell for its
 //! bytes.
 
+use super::os;
 use crate::class::Class;
 use crate::config::MAX_ARENAS;
 use crate::lock::Lock;
@@ -13,6 +14,21 @@ use loom::cell::UnsafeCell;
 const REGIONS: usize = 8;
 const FIRST: usize = 1 << 12;
 const REGION_BYTES: usize = 8;
+
+/// Sampled blocks, of which there are none: it is the hardened mode that has them.
+pub(crate) mod guarded {
+    pub(crate) struct Guarded;
+
+    pub(crate) static GUARDED: Guarded = Guarded;
+
+    impl Guarded {
+        pub(crate) fn raw_lock(&self) {}
+
+        /// # Safety
+        /// As in the shipped one.
+        pub(crate) unsafe fn raw_unlock(&self) {}
+    }
+}
 
 /// As the shipped one to the threads.
 pub(crate) struct Central {
@@ -49,6 +65,9 @@ impl Central {
         want: u32,
         out: &mut impl FnMut(*mut u8),
     ) -> u32 {
+        if os::is_left_behind() {
+            return 0;
+        }
         let mut free = self.free.lock();
         let n = free.len().min(want as usize);
         for _ in 0..n {
@@ -59,6 +78,9 @@ impl Central {
     }
 
     pub(crate) fn give_back(&self, _: Class, regions: &[*mut u8]) {
+        if os::is_left_behind() {
+            return;
+        }
         let mut free = self.free.lock();
         for region in regions {
             let region = Self::region(*region);
@@ -69,6 +91,9 @@ impl Central {
 
     /// What the owner of a region does with it.
     pub(crate) fn write(&self, region: *mut u8) {
+        if os::is_left_behind() {
+            return;
+        }
         // SAFETY: loom checks that nobody else is at it.
         self.cells[Self::region(region)].with_mut(|bytes| unsafe { *bytes += 1 });
     }
@@ -80,6 +105,33 @@ impl Central {
 
     fn region(at: *mut u8) -> usize {
         at.addr().checked_sub(FIRST).expect("a region") / REGION_BYTES
+    }
+
+    pub(crate) fn hold(&self) {
+        self.free.raw_lock();
+        self.meta.raw_lock();
+    }
+
+    /// # Safety
+    /// As in the shipped one.
+    pub(crate) unsafe fn let_go(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.meta.raw_unlock() };
+        // SAFETY: as above.
+        unsafe { self.free.raw_unlock() };
+    }
+
+    /// # Safety
+    /// As in the shipped one.
+    pub(crate) unsafe fn recover_in_child(&self) {}
+
+    /// Regions that are taken, for a caller that holds everything.
+    ///
+    /// # Safety
+    /// It does.
+    pub(crate) unsafe fn taken_held(&self) -> i64 {
+        // SAFETY: the caller's promise.
+        (REGIONS - unsafe { self.free.value_held() }.len()) as i64
     }
 
     pub(crate) fn place(&self, _: Class, _: usize) -> Result<(), crate::error::Corruption> {

@@ -4,7 +4,7 @@
 use super::space;
 use crate::config::PAGE_BYTES;
 use crate::error::Corruption;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 use core::ffi::{CStr, c_void};
 use core::ptr::NonNull;
 use memmap2::{MmapMut, MmapOptions};
@@ -19,6 +19,7 @@ loom::lazy_static! {
 // Of the thread that runs a model; loom's threads are coroutines on it.
 thread_local! {
     static RESERVED: RefCell<Vec<MmapMut>> = const { RefCell::new(Vec::new()) };
+    static CHILD: RefCell<Option<loom::thread::ThreadId>> = const { RefCell::new(None) };
     static BARRIERS: Cell<bool> = const { Cell::new(true) };
     static ON_PURGE: RefCell<Option<Box<dyn Fn(usize, usize)>>> = const { RefCell::new(None) };
 }
@@ -26,7 +27,30 @@ thread_local! {
 /// Begins an execution: what the one before has reserved goes.
 pub(super) fn begin() {
     space::begin();
+    CHILD.with(|it| *it.borrow_mut() = None);
     RESERVED.with(|it| it.borrow_mut().clear());
+}
+
+/// The calling thread is the only one of a forked child from now on.
+///
+/// No other order is tried from here on, so nothing comes between the child's steps.
+/// What the other threads do afterwards is none of the child's: it must be ignored.
+/// What they have written before is there, as the kernel copies it: the caller sees to
+/// that by [`renew`].
+pub(crate) fn fork() {
+    loom::stop_exploring();
+    CHILD.with(|it| *it.borrow_mut() = Some(loom::thread::current().id()));
+}
+
+/// Makes the newest value of a pointer the one that the calling thread sees.
+pub(crate) fn renew<T>(it: &AtomicPtr<T>) {
+    // A read-modify-write finds it.
+    let _ = it.fetch_update(Ordering::Relaxed, Ordering::Relaxed, Some);
+}
+
+/// Whether there is a child, and the calling thread is not in it.
+pub(crate) fn is_left_behind() -> bool {
+    CHILD.with(|it| it.borrow().is_some_and(|child| child != loom::thread::current().id()))
 }
 
 /// Has `f(address, bytes)` called where the system would take memory back.

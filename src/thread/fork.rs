@@ -11,14 +11,13 @@ use super::cache;
 use super::record::{self, Record, Shared, each_record, orphan};
 use super::{Cache, with_cache};
 use crate::arena::CENTRAL;
-use crate::arena::guarded::GUARDED;
 use crate::class::Class;
-use crate::config::HARDENED;
 use crate::os;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, statics};
 use core::ptr;
 
 /// Has the fork handlers called; once it has been arranged, it is.
+#[cfg(not(loom))]
 pub(super) fn watch() {
     static DONE: AtomicBool = AtomicBool::new(false);
     // Relaxed: a flag of its own; a second thread need not wait for the first.
@@ -31,22 +30,17 @@ pub(super) fn watch() {
     }
 }
 
+/// A model calls them itself.
+#[cfg(loom)]
+pub(super) fn watch() {}
+
 /// Takes every lock of the allocator, in order. Hot paths go on; nothing else
 /// does.
 pub(crate) fn hold_everything() {
     cache::RECALL.raw_lock();
     record::hold_registry();
     each_record(|record| record.lock.raw_lock());
-    for arena in &CENTRAL.arenas {
-        arena.bins.iter().for_each(super::super::arena::bin::Bin::raw_lock);
-    }
-    CENTRAL.large.raw_lock();
-    CENTRAL.huge.raw_lock();
-    if HARDENED {
-        GUARDED.raw_lock();
-    }
-    CENTRAL.pages.raw_lock();
-    CENTRAL.meta.raw_lock();
+    CENTRAL.hold();
 }
 
 /// Lets go of what [`hold_everything`] took.
@@ -56,21 +50,7 @@ pub(crate) fn hold_everything() {
 /// registry's lock.
 pub(crate) unsafe fn let_everything_go() {
     // SAFETY: held, by the caller's promise; so below.
-    unsafe { CENTRAL.meta.raw_unlock() };
-    // SAFETY: as above.
-    unsafe { CENTRAL.pages.raw_unlock() };
-    if HARDENED {
-        // SAFETY: as above.
-        unsafe { GUARDED.raw_unlock() };
-    }
-    // SAFETY: as above.
-    unsafe { CENTRAL.huge.raw_unlock() };
-    // SAFETY: as above.
-    unsafe { CENTRAL.large.raw_unlock() };
-    for bin in CENTRAL.arenas.iter().flat_map(|arena| &arena.bins) {
-        // SAFETY: as above.
-        unsafe { bin.raw_unlock() };
-    }
+    unsafe { CENTRAL.let_go() };
     // SAFETY: as above.
     each_record(|record| unsafe { record.lock.raw_unlock() });
     // SAFETY: as above.
@@ -85,7 +65,9 @@ pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-static GENERATION: AtomicU64 = AtomicU64::new(0);
+statics! {
+    pub(super) static GENERATION: AtomicU64 = AtomicU64::new(0);
+}
 
 pub(super) unsafe extern "C" fn before_fork() {
     hold_everything();
@@ -97,6 +79,17 @@ pub(super) unsafe extern "C" fn after_fork_in_parent() {
 }
 
 pub(super) unsafe extern "C" fn after_fork_in_child() {
+    // SAFETY: `before_fork` took everything, and only this thread is left.
+    unsafe { recover() };
+    // SAFETY: as above.
+    unsafe { let_everything_go() };
+}
+
+/// In a forked child: nobody goes on where other threads of the parent were.
+///
+/// # Safety
+/// Everything is held, and the caller is the only thread.
+pub(super) unsafe fn recover() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     let own: *const Cache = with_cache(ptr::from_ref);
     with_cache(Cache::reseed);
@@ -116,12 +109,8 @@ pub(super) unsafe extern "C" fn after_fork_in_child() {
         // SAFETY: the registry's lock is held, and this is the only thread.
         unsafe { record::put_away_held(record) };
     });
-    // SAFETY: the page heap's lock is held, and this is the only thread.
-    unsafe { CENTRAL.pages.recover_in_child() };
-    // SAFETY: this is the only thread.
+    // SAFETY: everything is held, by the parent's handler, and this is the only thread.
     unsafe { CENTRAL.recover_in_child() };
-    // SAFETY: everything is held, by the parent's handler.
-    unsafe { let_everything_go() };
 }
 
 /// Notes what a thread of the parent had in its magazines.

@@ -36,19 +36,13 @@
 
 mod cache;
 mod chance;
-#[cfg(not(loom))]
 mod fork;
-#[cfg(loom)]
-mod fork {
-    pub(super) fn watch() {}
-}
 mod local;
 mod record;
 mod slots;
 mod tally;
 
 pub(crate) use cache::{Cache, heed};
-#[cfg(not(loom))]
 pub(crate) use fork::{generation, hold_everything, let_everything_go};
 pub(crate) use local::with_cache;
 pub(crate) use record::{Books, activity, each_record, sum_books};

@@ -160,7 +160,8 @@ pub fn each_file(dir: &Path, module: &str, f: &mut dyn FnMut(&str, &str)) {
             let beside = fs::read_to_string(path.with_extension("rs")).unwrap_or_default();
             let declared = strip_tests(&code_of(&beside)).1;
             each_file(&path, &inner, &mut |name, source| {
-                let child = name.strip_prefix(&inner).unwrap_or("").trim_start_matches("::");
+                let below = name.strip_prefix(&inner).unwrap_or("").trim_start_matches("::");
+                let child = below.split("::").next().unwrap_or("");
                 if !declared.iter().any(|d| d == child) {
                     f(name, source);
                 }

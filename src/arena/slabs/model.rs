@@ -7,6 +7,7 @@
 
 use super::{fresh, retire};
 use crate::arena::bin::{Bin, Supply};
+use crate::arena::huge::Huge;
 use crate::arena::large::Large;
 use crate::class::Class;
 use crate::config::{LG_PAGE, SEGMENT_BYTES};
@@ -19,12 +20,12 @@ use core::ptr::NonNull;
 use loom::cell::UnsafeCell;
 use std::sync::Mutex;
 
-const CAPACITY: usize = 2;
+pub(in crate::arena) const CAPACITY: usize = 2;
 /// Slabs that fit in the watched pages.
 const SLABS: usize = 3;
 
 /// As shipped, but for the size of slabs.
-struct Small;
+pub(in crate::arena) struct Small;
 impl Protocol for Small {
     fn capacity(_: Tag) -> u32 {
         CAPACITY as u32
@@ -33,13 +34,13 @@ impl Protocol for Small {
 
 /// How slabs come and go, and large blocks go.
 #[derive(Clone, Copy)]
-struct Ways {
-    fresh: fn(&World, Tag) -> Option<NonNull<Slab<Small>>>,
-    retire: fn(&World, NonNull<Slab<Small>>),
-    give_large: fn(&World, NonNull<u8>),
+pub(in crate::arena) struct Ways {
+    pub(in crate::arena) fresh: fn(&World, Tag) -> Option<NonNull<Slab<Small>>>,
+    pub(in crate::arena) retire: fn(&World, NonNull<Slab<Small>>),
+    pub(in crate::arena) give_large: fn(&World, NonNull<u8>),
 }
 
-const SHIPPED: Ways = Ways {
+pub(in crate::arena) const SHIPPED: Ways = Ways {
     fresh: |world, tag| fresh(&world.heap, &world.meta, tag, || false),
     // SAFETY: a bin hands it over, empty and unlisted.
     retire: |world, slab| unsafe { retire(&world.heap, &world.meta, slab) },
@@ -47,17 +48,20 @@ const SHIPPED: Ways = Ways {
     give_large: |world, at| unsafe { world.large.free(&world.heap, at, world.slab_bytes()) },
 };
 
-struct World {
+pub(in crate::arena) struct World {
     /// Of two arenas.
-    bins: [Bin<Small>; 2],
-    heap: PageHeap,
-    meta: Meta,
-    large: Large,
+    pub(in crate::arena) bins: [Bin<Small>; 2],
+    pub(in crate::arena) heap: PageHeap,
+    pub(in crate::arena) meta: Meta,
+    pub(in crate::arena) large: Large,
+    pub(in crate::arena) huge: Huge,
     class: Class,
     ways: Ways,
     cells: Vec<UnsafeCell<u32>>,
     /// Of a twin: entries that are still to be set. Not loom's, and must order nothing.
     late: Mutex<Vec<(usize, Entry)>>,
+    /// And empty slabs that are still to be given back.
+    empty: Mutex<Vec<usize>>,
 }
 
 // SAFETY: the cells are what loom watches; the rest is shared by design.
@@ -85,7 +89,7 @@ impl Supply<Small> for World {
 
 impl World {
     /// With one segment, all of whose pages are free, and one header of a slab.
-    fn new(ways: Ways) -> &'static Self {
+    pub(in crate::arena) fn new(ways: Ways) -> &'static Self {
         let class = Class::new(4).expect("a class");
         let cells = (0..SLABS * CAPACITY).map(|_| UnsafeCell::new(0)).collect();
         let mut world = Self {
@@ -93,10 +97,12 @@ impl World {
             heap: PageHeap::new(),
             meta: Meta::new(),
             large: Large::new(),
+            huge: Huge::new(),
             class,
             ways: SHIPPED,
             cells,
             late: Mutex::new(Vec::new()),
+            empty: Mutex::new(Vec::new()),
         };
         world.heap.tick(1);
         let at = world.claim(0, 1)[0];
@@ -112,7 +118,7 @@ impl World {
         self.class.info().region_bytes as usize
     }
 
-    fn slab_bytes(&self) -> usize {
+    pub(in crate::arena) fn slab_bytes(&self) -> usize {
         usize::from(self.class.info().slab_pages) << LG_PAGE
     }
 
@@ -124,7 +130,7 @@ impl World {
         self.cells[cell].with_mut(|it| unsafe { *it += 1 });
     }
 
-    fn claim(&self, arena: u8, want: usize) -> Vec<usize> {
+    pub(in crate::arena) fn claim(&self, arena: u8, want: usize) -> Vec<usize> {
         let mut out = Vec::new();
         let (bin, tag) = (&self.bins[usize::from(arena)], Tag::new(self.class, arena));
         bin.refill(tag, 0, want as u32, self, &mut |at| out.push(at.addr()), || {});
@@ -136,7 +142,7 @@ impl World {
     }
 
     /// As a thread's cache gives regions back: by their addresses.
-    fn give(&self, address: usize) {
+    pub(in crate::arena) fn give(&self, address: usize) {
         self.write(address);
         let class = self.class;
         let slab = Segment::slab_of(class, address).expect("a region's slab is not found");
@@ -149,6 +155,20 @@ impl World {
         if it.lower(n, Company::Others).expect("a live slab") == After::Settle {
             self.bins[tag.arena()].settle(slab, tag, self);
         }
+        self.retire_those_left();
+    }
+
+    /// For twins: gives a slab back after the bin's lock was let go of.
+    pub(in crate::arena) fn retire_later(&self, slab: NonNull<Slab<Small>>) {
+        self.empty.lock().unwrap().push(slab.as_ptr().expose_provenance());
+    }
+
+    fn retire_those_left(&self) {
+        let left = core::mem::take(&mut *self.empty.lock().unwrap());
+        for slab in left {
+            let slab = core::ptr::with_exposed_provenance_mut(slab);
+            (SHIPPED.retire)(self, NonNull::new(slab).expect("not null"));
+        }
     }
 
     fn set_entry(&self, address: usize, entry: Entry) {
@@ -156,13 +176,14 @@ impl World {
         segment.set_entry(Segment::page_of(address), self.slab_bytes() >> LG_PAGE, entry);
     }
 
-    fn take_large(&self) -> NonNull<u8> {
+    pub(in crate::arena) fn take_large(&self) -> NonNull<u8> {
         self.large.allocate(&self.heap, self.slab_bytes(), 1).expect("memory").start
     }
 
     /// Everything is back.
-    fn end(&self) {
+    pub(in crate::arena) fn end(&self) {
         self.bins.iter().for_each(|bin| bin.disown(self));
+        self.retire_those_left();
         assert_eq!(self.heap.books().used_pages(), 0, "pages are lost");
     }
 }

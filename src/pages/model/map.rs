@@ -139,7 +139,7 @@ fn twin_of_release_that_is_off_the_map_late() {
     let expected = "what is not Tallow's is on the map";
     twin("segment: off the map when it is gone", expected, || {
         release_against_next_mapping(|world| {
-            let mut state = world.heap.state.lock();
+            let state = world.heap.state.lock();
             let segment = state.segment(1).expect("a second one");
             // SAFETY: nothing in it is used; that it is on the map is the twin's fault.
             unsafe { os::release(segment.base(), SEGMENT_BYTES) };

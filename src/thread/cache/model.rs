@@ -4,6 +4,8 @@
 //! from [`crate::model::central`], which notices what is given back twice, and their new
 //! owners write to them, which loom notices if the old one may still.
 
+mod fork;
+
 use super::{Cache, Record, Shared, Stage, give_back, take_recalled};
 use crate::arena::CENTRAL;
 use crate::class::Class;
