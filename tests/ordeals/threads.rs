@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{ptr, thread};
 use tallow::defrag::{Defrag, Relocate, Settings, Visit};
 
@@ -252,12 +252,31 @@ pub fn destructors_that_allocate() {
     println!("{late} destructors, {rounds} of C's");
 }
 
+/// Blocks of one size come and go in short runs, so that whoever takes from this thread's
+/// cache meets an operation on its way.
+fn come_and_go(id: u64) -> ! {
+    let mut random = Random(id * 77 + 1);
+    let mut live: Vec<Box<[u64; 6]>> = Vec::with_capacity(1000);
+    loop {
+        for _ in 0..random.below(40).min(1000 - live.len() as u64) {
+            live.push(Box::new([id << 32 | live.len() as u64; 6]));
+        }
+        for _ in 0..random.below(40).min(live.len() as u64) {
+            let block = live.pop().expect("there are as many");
+            assert_eq!(*block, [id << 32 | live.len() as u64; 6], "a block has two owners");
+        }
+    }
+}
+
 /// Starts threads that work for ever.
 pub fn keep_busy() {
     let ready: &Barrier = Box::leak(Box::new(Barrier::new(5)));
     for i in 0..4 {
         thread::spawn(move || {
             ready.wait();
+            if i > 0 {
+                come_and_go(i);
+            }
             let mut held = Vec::with_capacity(3000);
             for seed in 0.. {
                 churn(seed * 4 + i, 1000, &mut held);
@@ -268,12 +287,21 @@ pub fn keep_busy() {
     thread::sleep(Duration::from_millis(5));
 }
 
-/// What runs at the end allocates too.
+/// What runs at the end allocates too, and takes from the caches of the threads, which
+/// work on: for a while, since one look would hardly see them do wrong.
 extern "C" fn at_exit() {
     let mut held = Vec::with_capacity(500);
-    assert_eq!(churn(11, 2000, &mut held), 0);
-    tallow::purge();
-    balanced();
+    let start = Instant::now();
+    for seed in 11.. {
+        assert_eq!(churn(seed, 50, &mut held), 0);
+        for _ in 0..100 {
+            tallow::purge();
+        }
+        balanced();
+        if start.elapsed() > Duration::from_millis(300) {
+            break;
+        }
+    }
 }
 
 pub fn exit_with_threads() {
