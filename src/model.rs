@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Preemptions of one execution that are explored, unless a model says otherwise:
-/// more than are needed for any bug that has been found by a model.
-pub(crate) const PREEMPTIONS: usize = 3;
+/// more than are needed for any bug that has been found by a model,
+pub(crate) const PREEMPTIONS: usize = 4;
+/// and where there would be too many executions.
+pub(crate) const FEWER: usize = 3;
 
 // Of the thread that runs a model; loom's threads are coroutines on it.
 thread_local! {

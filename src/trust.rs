@@ -159,6 +159,9 @@
 //!   `purges_under_load_neither_lose_nor_double_a_block`.
 //! - Fork, `mremap`, `madvise` and their races are tested natively; in models, stand-ins
 //!   take their place.
+//! - `stats()` and the limits of the process sum threads one after the other, each under its
+//!   lock: of blocks that go from one thread to another meanwhile, the request may be missed
+//!   and the return counted. Accounts do not miss any (Y3).
 //! - All of it has run on x86-64. Orderings that this processor gives for nothing are
 //!   checked by loom, for what has a model, and by Miri's weak memory.
 //! - AddressSanitizer and memcheck see the memory of Tallow as mapped, and no borders in

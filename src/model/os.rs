@@ -48,6 +48,16 @@ pub(crate) fn renew<T>(it: &AtomicPtr<T>) {
     let _ = it.fetch_update(Ordering::Relaxed, Ordering::Relaxed, Some);
 }
 
+/// Whether the calling thread is that of a child.
+fn is_child() -> bool {
+    CHILD.with(|it| it.borrow().is_some_and(|child| child == loom::thread::current().id()))
+}
+
+/// Lets the other threads come to their end.
+pub(crate) fn end_child() {
+    wake_all();
+}
+
 /// Whether there is a child, and the calling thread is not in it.
 pub(crate) fn is_left_behind() -> bool {
     CHILD.with(|it| it.borrow().is_some_and(|child| child != loom::thread::current().id()))
@@ -78,6 +88,13 @@ pub(crate) fn nap() {
 }
 
 pub(crate) fn wake_one(_: &AtomicU32) {
+    // In a child there is nobody to wake.
+    if !is_child() {
+        wake_all();
+    }
+}
+
+fn wake_all() {
     let (lock, sleepers) = &*SLEEPERS;
     drop(lock.lock().unwrap());
     // More may wake than must: a waiter looks again.

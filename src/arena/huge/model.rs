@@ -7,7 +7,7 @@
 use super::{Huge, Shelved};
 use crate::config::{LG_PAGE, PAGE_BYTES};
 use crate::meta::Meta;
-use crate::model::{model, side_by_side, space, twin};
+use crate::model::{FEWER, model, model_with, side_by_side, space, twin};
 use crate::os;
 use core::ptr::NonNull;
 use loom::thread;
@@ -175,7 +175,7 @@ fn huge_shelf_and_take() {
 
 #[test]
 fn huge_free_and_clear_and_take() {
-    model("huge: free, purge and allocation", free_against_clear_and_take);
+    model_with("huge: free, purge and allocation", FEWER, free_against_clear_and_take);
 }
 
 #[test]

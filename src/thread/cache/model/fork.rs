@@ -142,6 +142,7 @@ fn forked(fork: Fork) {
         // SAFETY: held, or the only thread.
         unsafe { let_everything_go() };
         check_child(program);
+        os::end_child();
     };
     let works = move || {
         let done = catch_unwind(AssertUnwindSafe(|| (fork.work)(cache, program)));
