@@ -1,8 +1,8 @@
 //! Floor 9: accounts: what the program's memory is for.
 //!
 //! An [`Account`] is a name with exact books: bytes and blocks that are live now,
-//! how many there have been. It is an [`Allocator`], so a collection is told once
-//! where its memory belongs; blocks bear no mark.
+//! how many there have been. It is an [`Allocator`](allocator_api2::alloc::Allocator), so a
+//! collection is told once where its memory belongs; blocks bear no mark.
 //!
 //! ```
 //! use tallow::Purpose;
@@ -58,8 +58,9 @@ const NONE: usize = 0;
 /// A purpose that memory is used for, with its own books and limits.
 ///
 /// For a `static`, once for each purpose; [`account!`](crate::account!) makes one
-/// together with a type to name it by. `&'static Account` is an [`Allocator`] of 8
-/// bytes in each collection, [`In`] one of none.
+/// together with a type to name it by. `&'static Account` is an
+/// [`Allocator`](allocator_api2::alloc::Allocator) of 8 bytes in each collection, [`In`] one
+/// of none.
 ///
 /// The first 63 accounts that are used have tallies for each thread; those beyond
 /// are as exact, but their threads share a counter.
