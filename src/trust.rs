@@ -166,8 +166,9 @@
 //!   checked by loom, for what has a model, and by Miri's weak memory.
 //! - AddressSanitizer and memcheck see the memory of Tallow as mapped, and no borders in
 //!   it: a program that writes past its block is found by the tests' patterns, if at all.
-//! - Hardened, the marks have loom models, but no fuzzing: the tests of `.ci/run` that run
-//!   with the feature, and the attacks below. What it does not find is listed with those.
+//! - Hardened, the marks have loom models, the tests of `.ci/run` that run with the feature,
+//!   twenty minutes of fuzzing, and the attacks below. What it does not find is listed with
+//!   those.
 //! - Corruption is told of, and the process aborted, with the lock held under which it was
 //!   found: a handler of `SIGABRT` that allocates may wait for ever.
 //! - A program with undefined behaviour of its own: what is found out by chance is said in

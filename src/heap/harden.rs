@@ -24,13 +24,13 @@ use crate::thread::{heed, with_cache};
 use core::alloc::Layout;
 use core::fmt::Write as _;
 
+mod word;
+
 /// The poison. As an address it is none, so that what is read from a freed block and
 /// followed is a fault.
 const JUNK: u8 = 0xDF;
-/// A word of it,
+/// A word of it.
 const JUNKS: u64 = u64::from_ne_bytes([JUNK; 8]);
-/// and what is filled with it of most regions.
-type Filled = [u64; POISON_BYTES / 8];
 /// Bytes behind a block that are looked at, if there are so many: with the block's last
 /// one or more they are a word.
 const CANARY_BYTES: usize = 7;
@@ -67,17 +67,16 @@ fn filled(mark: u8, class: Class) -> (usize, u8) {
     }
 }
 
-/// Fills a region that is free now.
+/// Fills a region that is free now, and was a block of `size` bytes.
 #[inline(always)]
-fn fill(region: *mut u8, class: Class, mark: u8) {
+fn fill(region: *mut u8, size: usize, class: Class, mark: u8) {
     if is_usual(mark, class) {
-        // SAFETY: within the region, which is nobody's and aligned to more than that.
-        unsafe { region.cast::<Filled>().write([JUNKS; POISON_BYTES / 8]) };
-        return;
+        // SAFETY: within the region, which is nobody's.
+        return unsafe { word::fill(region, size, POISON_BYTES, JUNK) };
     }
     let (bytes, value) = filled(mark, class);
     // SAFETY: as above.
-    unsafe { region.write_bytes(value, bytes) };
+    unsafe { word::fill(region, size, bytes, value) };
 }
 
 /// Aborts if a free region with that mark does not hold what it was filled with.
@@ -141,9 +140,7 @@ fn canary(block: *mut u8, size: usize, room: usize) -> (*mut u64, u64) {
 pub(super) unsafe fn put_canary(block: *mut u8, size: usize, room: usize) {
     let (at, bits) = canary(block, size, room);
     // SAFETY: the caller's promise.
-    let others = unsafe { at.read_unaligned() } & !bits;
-    // SAFETY: as above.
-    unsafe { at.write_unaligned(others | JUNKS & bits) };
+    unsafe { word::write(at, bits, JUNKS) };
 }
 
 /// Aborts if the canary behind a block is gone.
@@ -154,7 +151,7 @@ pub(super) unsafe fn put_canary(block: *mut u8, size: usize, room: usize) {
 pub(super) unsafe fn check_canary(block: *mut u8, size: usize, room: usize) {
     let (at, bits) = canary(block, size, room);
     // SAFETY: the caller's promise.
-    if (unsafe { at.read_unaligned() } ^ JUNKS) & bits != 0 {
+    if (unsafe { word::read(at, bits) } ^ JUNKS) & bits != 0 {
         overflow(block, size);
     }
 }
@@ -210,7 +207,9 @@ pub(super) fn take_back<const COUNTED: bool>(block: *mut u8, class: Class, size:
         // SAFETY: handed out with this size.
         unsafe { check_canary(block, size, class.info().region_bytes as usize) };
     }
-    fill(block, class, free);
+    // Without a size the pointer is of the whole region.
+    let size = if COUNTED { size } else { class.info().region_bytes as usize };
+    fill(block, size, class, free);
     true
 }
 
@@ -283,7 +282,7 @@ pub(crate) fn hold(region: *mut u8, class: Class) {
 pub(crate) fn let_go(region: *mut u8, class: Class) {
     let free = free_mark();
     if change(region, class, free).is_some() {
-        fill(region, class, free);
+        fill(region, 0, class, free);
     }
 }
 

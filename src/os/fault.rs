@@ -37,6 +37,9 @@ static BEFORE: Before = Before(UnsafeCell::new([const { MaybeUninit::zeroed() };
 static TELLER: AtomicUsize = AtomicUsize::new(0);
 const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 
+/// Miri has no handlers of signals.
+const SIGNALLED: bool = cfg!(not(miri));
+
 /// Whether Rust's runtime has no handler to come: see [`watch`].
 static ALONE: AtomicBool = AtomicBool::new(false);
 
@@ -58,7 +61,7 @@ pub(crate) fn watch(teller: Teller) {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     static DONE: AtomicBool = AtomicBool::new(false);
     // Relaxed: numbers of their own.
-    if DONE.load(Ordering::Relaxed) {
+    if !SIGNALLED || DONE.load(Ordering::Relaxed) {
         return;
     }
     let early =

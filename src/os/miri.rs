@@ -12,6 +12,7 @@ pub(super) use super::portable::{
 };
 pub(crate) use super::portable::{alone, now_ms};
 
+use super::unix::Access;
 use crate::config::{LG_ADDRESS, PAGE_BYTES};
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -48,6 +49,11 @@ pub(super) unsafe fn purge(at: NonNull<u8>, bytes: usize) -> Option<()> {
         unsafe { page.write_bytes(0, 1) };
     }
     Some(())
+}
+
+/// Refused: there is no such call.
+pub(super) unsafe fn protect(_at: NonNull<u8>, _bytes: usize, _access: Access) -> Option<()> {
+    None
 }
 
 /// Nobody forks.

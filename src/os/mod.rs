@@ -29,8 +29,12 @@ use linux as native;
 use miri as native;
 #[cfg(miri)]
 use miri as map;
+#[cfg(miri)]
+use miri::protect as set_access;
 #[cfg(not(any(miri, all(target_os = "linux", not(tallow_portable)))))]
 use portable as native;
+#[cfg(not(miri))]
+use unix::protect as set_access;
 
 use crate::config::HARDENED;
 use crate::error::Corruption;
@@ -214,7 +218,7 @@ pub(crate) unsafe fn release_guarded(at: NonNull<u8>, bytes: usize) -> bool {
 /// The range lies in mappings of [`reserve`]'s, and the caller owns it.
 pub(crate) unsafe fn protect(at: NonNull<u8>, bytes: usize, access: Access) -> bool {
     // SAFETY: the caller's promise.
-    call(&CALLS.protect, Door::Protect, || unsafe { unix::protect(at, bytes, access) }).is_some()
+    call(&CALLS.protect, Door::Protect, || unsafe { set_access(at, bytes, access) }).is_some()
 }
 
 /// Moves the memory of a range to the start of another one, without copying; the rest

@@ -31,6 +31,7 @@ pub(super) unsafe fn remap(_at: NonNull<u8>, _old: usize, _new: usize) -> Option
 }
 
 /// As above.
+#[cfg_attr(miri, allow(dead_code, reason = "it has its own"))]
 pub(super) unsafe fn remap_onto(
     _at: NonNull<u8>,
     _old: usize,

@@ -23,6 +23,9 @@ struct Context {
     _private: [u8; 0],
 }
 
+/// Miri has no unwinder of C's.
+const TRACED: bool = HARDENED && cfg!(not(miri));
+
 /// Go on with the next frame.
 const GO_ON: c_int = 0;
 /// Stop here.
@@ -56,7 +59,7 @@ impl Trace {
     #[inline(never)]
     pub(crate) fn here() -> Self {
         let mut trace = Self { thread: super::thread_number(), ..Self::NONE };
-        if HARDENED {
+        if TRACED {
             // SAFETY: the function takes the trace for what it is.
             unsafe { _Unwind_Backtrace(note, (&raw mut trace).cast()) };
         }

@@ -25,6 +25,7 @@ pub(crate) enum Access {
     All,
 }
 
+#[cfg_attr(miri, allow(dead_code, reason = "it has its own"))]
 pub(super) unsafe fn protect(at: NonNull<u8>, bytes: usize, access: Access) -> Option<()> {
     let may = match access {
         Access::None => libc::PROT_NONE,
