@@ -51,11 +51,23 @@ pub(crate) const REGION_BYTES: [u32; CLASS_COUNT] = region_sizes();
 /// All classes.
 pub(crate) const CLASSES: [ClassInfo; CLASS_COUNT] = infos();
 static TABLE: [ClassInfo; CLASS_COUNT] = CLASSES;
+/// `ceil(2^34 / capacity)`: see [`Class::quarter`].
+static QUARTERS: [u64; CLASS_COUNT] = quarters();
 /// The class of each size up to [`TABLE_MAX`], by `(size + 7) / 8`.
 static BY_EIGHTH: [u8; TABLE_MAX / 8 + 1] = by_eighth();
 const TABLE_MAX: usize = 1024;
 /// Of the smallest class in use: hardened, each region has a mark of its own.
 const LEAST_BYTES: u32 = if HARDENED { 1 << LG_GRANULE } else { 8 };
+
+const fn quarters() -> [u64; CLASS_COUNT] {
+    let mut table = [0; CLASS_COUNT];
+    let mut i = 0;
+    while i < CLASS_COUNT {
+        table[i] = (1u64 << 34).div_ceil(CLASSES[i].capacity as u64);
+        i += 1;
+    }
+    table
+}
 
 const fn region_sizes() -> [u32; CLASS_COUNT] {
     let mut sizes = [0; CLASS_COUNT];
@@ -213,6 +225,14 @@ impl Class {
         info.magazine_max.min(clamp(items, MAGAZINE_MIN, MAGAZINE_MAX) as u16)
     }
 
+    /// The quarter of occupancy that a slab of this class with so many regions live is in:
+    /// four for a full one. By a multiplication, since it is asked for each region that
+    /// goes back alone.
+    #[inline(always)]
+    pub(crate) fn quarter(self, live: u32) -> u64 {
+        (u64::from(live) * QUARTERS[self.0 as usize]) >> 32
+    }
+
     #[inline(always)]
     pub(crate) fn info(self) -> &'static ClassInfo {
         &TABLE[self.0 as usize]
@@ -256,6 +276,16 @@ mod tests {
                     let bytes = REGION_BYTES[below];
                     assert!((bytes as usize) < size.next_multiple_of(align) || bytes < LEAST_BYTES);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn quarters_are_exact() {
+        for class in Class::all() {
+            let capacity = u32::from(class.info().capacity);
+            for live in 0..=capacity {
+                assert_eq!(class.quarter(live), u64::from(live * 4 / capacity));
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::os;
 use crate::pages::PageHeap;
 use crate::segment::{Entry, Segment};
 use crate::settings::SETTINGS;
-use crate::slab::{After, Company, Slab, Tag};
+use crate::slab::{Company, Slab, Tag};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, prefetch};
 use core::ptr::NonNull;
 
@@ -183,30 +183,34 @@ impl Central {
         const AHEAD: usize = 32;
         /// when so few regions in a row were in the same slab.
         const SHORT: usize = 4;
-        let mut window = [NonNull::dangling(); AHEAD];
-        // Of the window: where it goes on, and where it ends.
-        let (mut run, mut at, mut end) = (0, 0, 0);
-        while let Some(region) = regions.first() {
-            if at >= end && run <= SHORT {
-                (at, end) = (0, regions.len().min(AHEAD));
-                for (region, place) in regions.iter().zip(&mut window) {
-                    *place = slab_of(class, region.addr())?;
-                    prefetch(place.as_ptr());
+        let info = class.info();
+        let mut window: [NonNull<Slab>; AHEAD] = [NonNull::dangling(); AHEAD];
+        let mut run = 0;
+        while !regions.is_empty() {
+            let ahead = if run > SHORT { 1 } else { regions.len().min(AHEAD) };
+            for (region, place) in regions[..ahead].iter().zip(&mut window) {
+                *place = slab_of(class, region.addr())?;
+                prefetch(place.as_ptr());
+            }
+            let mut at = 0;
+            while let Some(&slab) = window[..ahead].get(at) {
+                // SAFETY: headers are never unmapped (meta, M1).
+                let it = unsafe { slab.as_ref() };
+                run = match window[..ahead].get(at + 1) {
+                    Some(next) if *next != slab => {
+                        it.put_one(info, regions[at], company)?;
+                        1
+                    }
+                    _ => it.put_all(info, &regions[at..], company)?,
+                };
+                if let Some(tag) = it.lower_in(class, run as u32, company)?
+                    && let Some(bin) = self.bin(tag)
+                {
+                    bin.settle(slab, tag, self);
                 }
+                at += run;
             }
-            let slab = if at < end { window[at] } else { slab_of(class, region.addr())? };
-            // SAFETY: headers are never unmapped (meta, M1).
-            let it = unsafe { slab.as_ref() };
-            // Before the slab can be gone.
-            let tag = it.header().tag();
-            run = it.put_all(class, regions, company)?;
-            if it.lower(run as u32, company)? == After::Settle
-                && let Some(bin) = self.bin(tag)
-            {
-                bin.settle(slab, tag, self);
-            }
-            at += run;
-            regions = &regions[run..];
+            regions = &regions[at..];
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ mod model;
 mod punch;
 
 use crate::bits::{mask, take_bits};
-use crate::class::Class;
+use crate::class::{Class, ClassInfo};
 use crate::config::{CACHE_LINE_BYTES, HARDENED};
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, spin};
@@ -145,6 +145,17 @@ impl Header {
             4 => State::Evacuating,
             _ => State::Empty,
         }
+    }
+
+    /// Whether `n` regions fewer change nothing for a slab of `class`: it is owned, or
+    /// listed and neither empty nor in another quarter then. The usual cases, in a few
+    /// instructions.
+    #[inline(always)]
+    fn stays(self, class: Class, n: u32) -> bool {
+        let (what, live) = ((self.0 >> 16) as u16, self.live());
+        let is = |state: State| what == state as u16 | (class.index() as u16) << 8;
+        is(State::Partial) && live > n && class.quarter(live) == class.quarter(live - n)
+            || is(State::Owned) && live >= n
     }
 
     pub(crate) fn tag(self) -> Tag {
@@ -484,47 +495,21 @@ impl<P: Protocol> Slab<P> {
     #[inline(always)]
     pub(crate) fn put_all(
         &self,
-        class: Class,
+        info: &ClassInfo,
         regions: &[*mut u8],
         company: Company,
     ) -> Result<usize, Corruption> {
-        let info = class.info();
-        let (start, region_bytes) = (self.start().addr(), info.region_bytes as usize);
-        let (words, slab_bytes) = (self.words(), info.slab_bytes());
-        let place = |region: *mut u8, offset: usize| {
-            let index = info.region_index(offset);
-            // The slab's own capacity: its header may have been recycled, where a
-            // region is freed twice.
-            if index * region_bytes == offset && index < usize::from(self.capacity.get()) {
-                Ok((index / 64, 1u64 << (index % 64)))
-            } else {
-                Err(Corruption::Interior { address: region.addr(), region_bytes })
-            }
-        };
         let Some((first, rest)) = regions.split_first() else { return Ok(0) };
-        let offset = first.addr().wrapping_sub(start);
-        if offset >= slab_bytes {
-            // Looked up while the slab had a region that has come back since: and
-            // now it comes back again.
-            return Err(Corruption::DoubleFree { address: first.addr(), region_bytes });
-        }
-        let put = |w: usize, bits: u64| {
-            // SAFETY: the word of an index below the capacity, by `place`.
-            match put_bits::<P>(unsafe { words.get_unchecked(w) }, bits, company) {
-                0 => Ok(()),
-                twice => Err(self.double_free(w, twice)),
-            }
-        };
-        let (mut w, mut bits) = place(*first, offset)?;
+        let start = self.start().addr();
+        let (mut w, mut bits) = self.spot(info, first.addr(), start)?;
         let mut n = 1;
         for region in rest {
-            let offset = region.addr().wrapping_sub(start);
-            if offset >= slab_bytes {
+            if region.addr().wrapping_sub(start) >= info.slab_bytes() {
                 break;
             }
-            let (next, bit) = place(*region, offset)?;
+            let (next, bit) = self.spot(info, region.addr(), start)?;
             if next != w {
-                put(w, bits)?;
+                self.put_at(w, bits, company)?;
                 (w, bits) = (next, 0);
             }
             if bits & bit != 0 {
@@ -533,38 +518,107 @@ impl<P: Protocol> Slab<P> {
             bits |= bit;
             n += 1;
         }
-        put(w, bits)?;
+        self.put_at(w, bits, company)?;
         Ok(n)
+    }
+
+    /// Puts a region back whose neighbours in the list lie in other slabs. The count must
+    /// be lowered by one.
+    #[inline(always)]
+    pub(crate) fn put_one(
+        &self,
+        info: &ClassInfo,
+        region: *mut u8,
+        company: Company,
+    ) -> Result<(), Corruption> {
+        let (w, bit) = self.spot(info, region.addr(), self.start().addr())?;
+        self.put_at(w, bit, company)
+    }
+
+    /// The word and the bit of the region at `address`, of a slab that starts at `start`.
+    #[inline(always)]
+    fn spot(
+        &self,
+        info: &ClassInfo,
+        address: usize,
+        start: usize,
+    ) -> Result<(usize, u64), Corruption> {
+        let region_bytes = info.region_bytes as usize;
+        let offset = address.wrapping_sub(start);
+        if offset >= info.slab_bytes() {
+            // Looked up while the slab had a region that has come back since: and
+            // now it comes back again.
+            return Err(Corruption::DoubleFree { address, region_bytes });
+        }
+        let index = info.region_index(offset);
+        // The slab's own capacity: its header may have been recycled, where a
+        // region is freed twice.
+        if index * region_bytes == offset && index < usize::from(self.capacity.get()) {
+            Ok((index / 64, 1u64 << (index % 64)))
+        } else {
+            Err(Corruption::Interior { address, region_bytes })
+        }
+    }
+
+    /// Puts bits of a word from [`Self::spot`] back.
+    #[inline(always)]
+    fn put_at(&self, w: usize, bits: u64, company: Company) -> Result<(), Corruption> {
+        // SAFETY: the word of an index below the capacity, by `spot`.
+        match put_bits::<P>(unsafe { self.words().get_unchecked(w) }, bits, company) {
+            0 => Ok(()),
+            twice => Err(self.double_free(w, twice)),
+        }
     }
 
     /// Lowers the count by the `n` regions that were put back: the second half.
     #[inline(always)]
     pub(crate) fn lower(&self, n: u32, company: Company) -> Result<After, Corruption> {
-        let before = Header(match company {
+        Self::after(self.count_down(n, company), n, ptr::from_ref(self).addr())
+    }
+
+    /// [`Self::lower`] for regions of `class`. When the slab is to be settled, its tag.
+    #[inline(always)]
+    pub(crate) fn lower_in(
+        &self,
+        class: Class,
+        n: u32,
+        company: Company,
+    ) -> Result<Option<Tag>, Corruption> {
+        let before = self.count_down(n, company);
+        if before.stays(class, n) {
+            return Ok(None);
+        }
+        let after = Self::after(before, n, ptr::from_ref(self).addr())?;
+        Ok((after == After::Settle).then(|| before.tag()))
+    }
+
+    /// Returns the header as it was.
+    #[inline(always)]
+    fn count_down(&self, n: u32, company: Company) -> Header {
+        Header(match company {
             Company::Alone => {
                 let seen = self.header.load(Ordering::Relaxed);
                 self.header.store(seen.wrapping_sub(u64::from(n)), Ordering::Relaxed);
                 seen
             }
             Company::Others => self.header.fetch_sub(u64::from(n), P::RETURN_COUNT),
-        });
+        })
+    }
+
+    /// What a return of `n` regions does next that found the header at `address` like that.
+    #[inline(never)]
+    fn after(before: Header, n: u32, address: usize) -> Result<After, Corruption> {
         let live = before.live();
         if live < n {
-            let address = ptr::from_ref(self).addr();
             return Err(Corruption::Header { address, word: before.0 });
         }
-        let now = live - n;
         // The slab may be gone by now: only the word that was seen may be asked.
-        let capacity = P::capacity(before.tag());
         let settle = match before.state() {
             State::Owned => false,
-            State::Full => live == capacity,
-            State::Partial => now == 0 || leaves_quarter(live, n, capacity),
-            State::Evacuating => now == 0,
-            State::Empty => {
-                let address = ptr::from_ref(self).addr();
-                return Err(Corruption::Header { address, word: before.0 });
-            }
+            State::Partial => live == n || leaves_quarter(live, n, P::capacity(before.tag())),
+            State::Full => live == P::capacity(before.tag()),
+            State::Evacuating => live == n,
+            State::Empty => return Err(Corruption::Header { address, word: before.0 }),
         };
         Ok(if settle { After::Settle } else { After::Nothing })
     }
@@ -576,5 +630,42 @@ impl<P: Protocol> Slab<P> {
         let region_bytes = class.map_or(0, |c| c.info().region_bytes as usize);
         let index = w * 64 + bits.trailing_zeros() as usize;
         Corruption::DoubleFree { address: self.start().addr() + index * region_bytes, region_bytes }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// What is decided in a few instructions is what is decided with all of them.
+    #[test]
+    fn what_stays_needs_nothing() {
+        let mut stayed = 0;
+        for class in Class::all() {
+            let capacity = u32::from(class.info().capacity);
+            let others = Class::all().filter(|other| other.index() + 1 == class.index());
+            for (of, live) in [class]
+                .into_iter()
+                .chain(others)
+                .flat_map(|of| (0..=capacity).map(move |n| (of, n)))
+            {
+                for state in 0..=5 {
+                    let tag = u64::from(Tag::new(of, 3).0);
+                    let before = Header(u64::from(live) | state << 16 | tag << 24 | 7 << 40);
+                    for n in [1, 2, 3, 50, 64, capacity] {
+                        let after = Slab::<Shipped>::after(before, n, 0);
+                        if before.stays(class, n) {
+                            stayed += 1;
+                            assert_eq!((of, after), (class, Ok(After::Nothing)));
+                        } else if of == class && live > n && live < capacity {
+                            // Nothing usual is left to the slow way.
+                            let listed = before.state() == State::Partial;
+                            assert!(!listed || after == Ok(After::Settle), "{:#x}", before.0);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(stayed > 10_000);
     }
 }
