@@ -106,6 +106,8 @@ struct Counted {
     partial: [[usize; 4]; CLASS_COUNT],
     pages: PageBooks,
     large_count: usize,
+    /// Hardened: bytes of freed large blocks that wait.
+    waiting_bytes: usize,
     punched: usize,
     error: Option<AuditError>,
 }
@@ -153,6 +155,11 @@ impl Counted {
                 Entry::None => {
                     page += 1;
                     continue;
+                }
+                Entry::Freed { pages } => {
+                    self.waiting_bytes += pages << LG_PAGE;
+                    used += 2 * guard_pages();
+                    pages
                 }
                 Entry::Large { pages } => {
                     self.large_count += 1;
@@ -296,6 +303,7 @@ unsafe fn recount() -> Result<Audit, AuditError> {
         partial: [[0; 4]; CLASS_COUNT],
         pages: PageBooks::default(),
         large_count: 0,
+        waiting_bytes: 0,
         punched: 0,
         error: None,
     };
@@ -333,6 +341,10 @@ unsafe fn recount() -> Result<Audit, AuditError> {
     counted.check("large blocks", None, large.count as i64, counted.large_count as i64);
     let large_bytes = counted.audit.large_bytes as i64;
     counted.check("bytes of large blocks", None, large.bytes as i64, large_bytes);
+    // SAFETY: as above.
+    let waiting = unsafe { CENTRAL.large.waiting_bytes_held() };
+    let now = counted.waiting_bytes as i64;
+    counted.check("bytes of large blocks that wait", None, waiting as i64, now);
     // SAFETY: as above.
     let (huge, huge_counted) = unsafe { CENTRAL.huge.recount_held() };
     counted.check("huge blocks", None, huge.count as i64, huge_counted.count as i64);

@@ -108,11 +108,16 @@ pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 pub const HARDENED: bool = cfg!(feature = "hardened");
 /// Of so many small blocks, one lies between guard pages, if nothing else is set.
 pub const GUARD_ONE_IN: u32 = 16_384;
-/// Places between guard pages.
-pub const GUARD_SLOTS: usize = 128;
-/// Places that stay inaccessible after their block was freed, before the oldest is
-/// used again.
-pub const GUARD_QUARANTINE: usize = GUARD_SLOTS / 2;
+/// Places between guard pages: 36 MiB of address space, and of the mappings that Linux
+/// allows a process (65 530) at most 1 in 30. Memory is taken by what lies in them.
+pub const GUARD_SLOTS: usize = 1024;
+/// Places that at least stay inaccessible after their block was freed, before the oldest
+/// is used again.
+pub const GUARD_QUARANTINE: usize = 64;
+/// Freed large blocks that wait, inaccessible, before they are lent again: so many,
+pub const LARGE_WAITING: usize = 64;
+/// and so many bytes of them.
+pub const LARGE_WAITING_BYTES: usize = 4 << 20;
 /// Bytes of a free region that are filled and looked at, from its start on.
 pub const POISON_BYTES: usize = 64;
 /// log2 of the bytes that have a mark of their own: regions are multiples of that.
@@ -120,6 +125,10 @@ pub const LG_GRANULE: u32 = 4;
 /// Regions whose order is mixed at once: enough that a neighbour is a guess, and few
 /// enough that they stay in the processor's cache.
 pub const SHUFFLE_WINDOW: usize = 16;
+/// Bytes that so many regions may take, if their order is mixed.
+pub const SHUFFLE_BYTES: usize = 1 << 10;
+/// Regions ahead of the one that is handed out, of which the next is fetched.
+pub const FETCHED_AHEAD: usize = 8;
 
 const_assert!(GUARD_QUARANTINE < GUARD_SLOTS);
 const_assert!(POISON_BYTES.is_multiple_of(1 << LG_GRANULE));

@@ -28,27 +28,14 @@ use core::ptr::{self, NonNull};
 #[inline(always)]
 pub(crate) fn allocate<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) => {
-            if HARDENED
-                && with_cache(Cache::sample_is_due)
-                && let Some(block) = harden::sample::<COUNTED>(class, layout, settings)
-            {
-                return block;
+        Some(class) if HARDENED => harden::allocate::<COUNTED>(class, layout, settings),
+        Some(class) => with_cache(|cache| match cache.allocate::<COUNTED>(class, layout.size()) {
+            Some(region) => region,
+            None => {
+                let size = if COUNTED { layout.size() } else { 0 };
+                allocate_slow(cache, class, size, settings)
             }
-            let region =
-                with_cache(|cache| match cache.allocate::<COUNTED>(class, layout.size()) {
-                    Some(region) => region,
-                    None => {
-                        let size = if COUNTED { layout.size() } else { 0 };
-                        allocate_slow(cache, class, size, settings)
-                    }
-                });
-            if HARDENED && !region.is_null() {
-                // SAFETY: a region out of the cache, whose class the layout's is.
-                unsafe { harden::hand_out::<COUNTED>(region, class, layout.size()) };
-            }
-            region
-        }
+        }),
         None => allocate_block::<COUNTED>(layout, false, settings),
     }
 }
@@ -58,6 +45,9 @@ pub(crate) fn allocate<const COUNTED: bool>(layout: Layout, settings: &Settings)
 fn allocate_slow(cache: &Cache, class: Class, size: usize, settings: &Settings) -> *mut u8 {
     /// Others may take what was found to be left.
     const TRIES: u32 = 64;
+    if os::is_ending() {
+        return last_block(class.info().region_bytes as usize, 1);
+    }
     let mut region = cache.allocate_slow(class, size, settings);
     for _ in 0..TRIES {
         if !region.is_null() || !limit::look(class.info().slab_bytes(), true) {
@@ -66,6 +56,15 @@ fn allocate_slow(cache: &Cache, class: Class, size: usize, settings: &Settings) 
         region = cache.allocate_slow(class, size, settings);
     }
     region
+}
+
+/// A block while the process ends, for a handler of `SIGABRT`, on a thread that may hold
+/// every lock: a mapping of its own, which nobody takes back.
+#[cold]
+fn last_block(size: usize, align: usize) -> *mut u8 {
+    let bytes = size.max(1).checked_next_multiple_of(os::page_bytes());
+    let block = bytes.and_then(|bytes| os::reserve(bytes, align.max(os::page_bytes())));
+    block.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
 /// A block of at least `size` bytes, uncounted, if the thread's cache has one; else
@@ -101,12 +100,8 @@ pub(crate) fn allocate_zeroed<const COUNTED: bool>(layout: Layout, settings: &Se
 #[inline(always)]
 pub(crate) unsafe fn free(block: *mut u8, layout: Layout) {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) => {
-            if HARDENED && !harden::take_back::<true>(block, class, layout.size()) {
-                return;
-            }
-            with_cache(|cache| cache.free::<true>(class, block, layout.size()));
-        }
+        Some(class) if HARDENED => harden::free::<true>(block, class, layout.size()),
+        Some(class) => with_cache(|cache| cache.free::<true>(class, block, layout.size())),
         // SAFETY: the caller's promise.
         None => unsafe { free_block(block, layout) },
     }
@@ -169,12 +164,15 @@ fn allocate_block<const COUNTED: bool>(
 ) -> *mut u8 {
     heed(settings);
     let (size, align) = (layout.size(), layout.align());
+    if os::is_ending() {
+        return last_block(size, align);
+    }
     if !CENTRAL.permits(size) && !limit::look(size, true) {
         return ptr::null_mut();
     }
     let block = if large::serves(size, align) {
         let allocate = || CENTRAL.large.allocate(&CENTRAL.pages, size, align);
-        let again = || (CENTRAL.huge.clear_shelf() > 0).then(allocate).flatten();
+        let again = || (CENTRAL.clear_waiting() > 0).then(allocate).flatten();
         allocate().or_else(again).map(|extent| {
             if zeroed && !extent.zeroed {
                 // SAFETY: a fresh block of at least this size.
@@ -245,6 +243,9 @@ unsafe fn fill_change(block: *mut u8, old_size: usize, new_size: usize) {
 #[cold]
 unsafe fn free_block(block: *mut u8, layout: Layout) {
     let Some(block) = NonNull::new(block) else { return };
+    if os::is_ending() {
+        return;
+    }
     let (size, align) = (layout.size(), layout.align());
     with_cache(|cache| cache.request_block(size, 0));
     if HARDENED && is_block_of(block.as_ptr(), size) {
@@ -279,7 +280,7 @@ fn may_grow(old_size: usize, new_size: usize) -> bool {
 unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Option<NonNull<u8>> {
     let at = NonNull::new(block)?;
     let (old_size, align) = (layout.size(), layout.align());
-    if !may_grow(old_size, new_size) {
+    if os::is_ending() || !may_grow(old_size, new_size) {
         return None;
     }
     if HARDENED && is_block_of(block, old_size) {
@@ -323,12 +324,8 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
 #[inline(always)]
 pub(crate) unsafe fn free_unsized(block: *mut u8) {
     match Segment::class_of(block.addr()) {
-        Some(class) => {
-            if HARDENED && !harden::take_back::<false>(block, class, 0) {
-                return;
-            }
-            with_cache(|cache| cache.free::<false>(class, block, 0));
-        }
+        Some(class) if HARDENED => harden::free::<false>(block, class, 0),
+        Some(class) => with_cache(|cache| cache.free::<false>(class, block, 0)),
         // SAFETY: the caller's promise.
         None => unsafe { free_block_unsized(block) },
     }
@@ -339,6 +336,9 @@ pub(crate) unsafe fn free_unsized(block: *mut u8) {
 #[cold]
 unsafe fn free_block_unsized(block: *mut u8) {
     let Some(at) = NonNull::new(block) else { return };
+    if os::is_ending() {
+        return;
+    }
     if HARDENED && harden::free_sampled(block, None) {
         return;
     }
@@ -435,7 +435,7 @@ pub(crate) fn purge() -> usize {
     with_cache(crate::thread::Cache::recall_all);
     CENTRAL.disown_all();
     if HARDENED {
-        CENTRAL.large.release_stuck(&CENTRAL.pages);
+        CENTRAL.large.release_waiting(&CENTRAL.pages);
     }
     CENTRAL.punch_holes() + CENTRAL.huge.clear_shelf() + CENTRAL.pages.purge_all()
 }

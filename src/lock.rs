@@ -6,7 +6,7 @@
 //! word: 0 free, 1 held, 2 held with waiters; it spins briefly, then waits in
 //! the kernel. It is never held while user code runs.
 
-use crate::os::{nap, wait, wake_one};
+use crate::os::{before_waiting, nap, wait, wake_one};
 use crate::sync::{AtomicU32, Cell, Ordering, SPINS, const_unless_loom, has_failed, spin};
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
@@ -94,6 +94,7 @@ impl<T, S: Strength> Lock<T, S> {
                 return;
             }
         }
+        before_waiting();
         // Acquire as in `try_raw`.
         while self.word.swap(S::WAITED, S::TAKE) != FREE {
             wait(&self.word, S::WAITED);

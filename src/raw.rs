@@ -101,6 +101,6 @@ pub fn should_move(block: *const u8) -> bool {
             // SAFETY: headers are never unmapped (meta, M1).
             unsafe { header.cast::<Slab>().as_ref() }.header().state() == State::Evacuating
         }
-        Entry::None | Entry::Large { .. } => false,
+        Entry::None | Entry::Large { .. } | Entry::Freed { .. } => false,
     }
 }

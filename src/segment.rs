@@ -93,10 +93,14 @@ pub(crate) enum Entry {
     Slab { header: NonNull<u8>, class: Class },
     /// The first page of a large block of so many pages.
     Large { pages: usize },
+    /// Hardened: the first page of what was one, and waits to be lent again.
+    Freed { pages: usize },
 }
 
 impl Entry {
     const LARGE: usize = 1;
+    /// Of a large one that was freed. As a class it is none.
+    const FREED: usize = 1 << (usize::BITS - 1);
     /// Above the addresses ([`LG_ADDRESS`]): the class and 1.
     const LG_CLASS: u32 = usize::BITS - u8::BITS;
 
@@ -107,6 +111,7 @@ impl Entry {
                 header.as_ptr().expose_provenance() | (class.index() + 1) << Self::LG_CLASS
             }
             Self::Large { pages } => pages << 1 | Self::LARGE,
+            Self::Freed { pages } => Self::FREED | pages << 1 | Self::LARGE,
         }
     }
 
@@ -118,6 +123,9 @@ impl Entry {
 
     #[inline]
     fn decode(word: usize) -> Self {
+        if HARDENED && word & Self::FREED != 0 {
+            return Self::Freed { pages: (word & !Self::FREED) >> 1 };
+        }
         if word & Self::LARGE != 0 {
             return Self::Large { pages: word >> 1 };
         }

@@ -358,7 +358,7 @@ pub(crate) unsafe fn each_slab_held(mut f: impl FnMut(&'static Slab, Class)) {
             while page < crate::config::SEGMENT_PAGES {
                 page += match segment.entry(page) {
                     Entry::None => 1,
-                    Entry::Large { pages } => pages,
+                    Entry::Large { pages } | Entry::Freed { pages } => pages,
                     Entry::Slab { header, .. } => {
                         let slab = header.cast::<Slab>().as_ref();
                         match slab.header().tag().class() {

@@ -126,7 +126,9 @@ mod imp {
 
 /// Atomics that loom does not watch: of numbers that order nothing.
 pub(crate) mod unwatched {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+    pub(crate) use core::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+    };
 }
 
 /// Atomics of memory that begins as zeros, which are none of loom's; it watches those

@@ -132,6 +132,9 @@
 //!   the lock of the table, and loaded with `Acquire` without it by who asks whether an address
 //!   is one of theirs; under it `Relaxed`. The table's places are under the lock, but for
 //!   the handler of `SIGSEGV`, which reads them without: a report of a program that ends.
+//! - *Large blocks that wait* are in the page map, by entries that are stored with `Release`
+//!   and loaded with `Acquire`; the handler reads no more than those. The rest is under the
+//!   lock of large blocks.
 //! - *Handler.* The teller is stored with `Release`, loaded with `Acquire`. Whether the handler
 //!   is in place, the calls before, and which thread tells: `Relaxed`, by swap, addition and
 //!   compare-and-swap, each a decision of its own.
@@ -170,7 +173,9 @@
 //!   twenty minutes of fuzzing, and the attacks below. What it does not find is listed with
 //!   those.
 //! - Corruption is told of, and the process aborted, with the lock held under which it was
-//!   found: a handler of `SIGABRT` that allocates may wait for ever.
+//!   found. From there on what no cache has is a mapping of its own, and nothing is taken
+//!   back, so that a handler of `SIGABRT` may allocate; where it would wait for a lock all
+//!   the same (for statistics, say) the process ends without it.
 //! - A program with undefined behaviour of its own: what is found out by chance is said in
 //!   the crate's documentation, and no more than that.
 //!

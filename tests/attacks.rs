@@ -75,14 +75,18 @@ const ATTACKS: &[Attack] = &[
     with(SAMPLES, row("use after free, read, sampled", read_after_free, GoesOn("secret"), Fault("use after free: read"))),
     with(SAMPLES, row("use after free, write, sampled", write_after_free, WENT_ON, Fault("use after free: write"))),
     row("use after free, huge", read_huge_after_free, WENT_ON, Fault("")),
-    row("use after free, read, large", read_large_after_free, GoesOn("secret"), GoesOn("secret")),
-    with(ZEROS, row("use after free, read, large, zero on free", read_large_after_free, GoesOn("secret"), GoesOn("nothing"))),
+    with(SAMPLES, row("use after free, write, sampled, beside 900 live ones", write_after_many, WENT_ON, Fault("use after free: write"))),
+    row("use after free, read, large", read_large_after_free, GoesOn("secret"), Fault("use after free: read")),
+    row("use after free, write, large", write_large_after_free, WENT_ON, Fault("use after free: write")),
+    row("use after free, read, large, after 20 others", read_large_after_others, GoesOn("secret"), Fault("use after free: read")),
+    row("use after free, read, large, after 70 others", read_large_after_all, GoesOn("secret"), GoesOn("secret")),
+    with(ZEROS, row("use after free, read, large, after 70 others, zero on free", read_large_after_all, GoesOn("secret"), GoesOn("nothing"))),
     row("double free", double_free, Later(DOUBLE), AtOnce(DOUBLE)),
     row("double free by another thread", double_free_elsewhere, AtOnce(DOUBLE), AtOnce(DOUBLE)),
     row("double free after reuse", double_free_after_reuse, Later(DOUBLE), AtOnce(DOUBLE)),
     row("double free after reuse, another size", double_free_resized, Later(DOUBLE), AtOnce(LAYOUTS)),
     with(SAMPLES, row("double free, sampled", double_free, Later(DOUBLE), AtOnce(DOUBLE))),
-    row("double free, large, after reuse", double_free_large_after_reuse, Later("already taken back"), Later("already taken back")),
+    row("double free, large, after reuse", double_free_large_after_reuse, Later("already taken back"), AtOnce("already taken back")),
     row("realloc of a freed block, C", realloc_freed, Later(DOUBLE), AtOnce(DOUBLE)),
     row("double free, C", double_free_c, Later(DOUBLE), AtOnce(DOUBLE)),
     row("interior pointer, C", interior_c, Later("not the start of a block"), AtOnce("not the start of a block")),
@@ -246,6 +250,41 @@ fn read_large_after_free() {
     tell(read(block, 100_000));
 }
 
+fn write_large_after_free() {
+    let block = take(200_000);
+    give(block, 200_000);
+    write(block, 199_000, 1);
+    went_on();
+}
+
+fn read_large_after_others() {
+    read_large_after(20);
+}
+
+fn read_large_after_all() {
+    read_large_after(70);
+}
+
+/// Other blocks are freed in between, none of which is lent the same memory.
+fn read_large_after(others: usize) {
+    let block = take(40_000);
+    let others: Vec<_> = (0..others).map(|_| take(40_000)).collect();
+    write(block, 20_000, SECRET);
+    give(block, 40_000);
+    others.into_iter().for_each(|block| give(block, 40_000));
+    tell(read(block, 20_000));
+}
+
+/// Samples that live do not keep others from being sampled.
+fn write_after_many() {
+    let live: Vec<_> = (0..900).map(|_| take(96)).collect();
+    let block = take(96);
+    give(block, 96);
+    write(block, 8, 1);
+    black_box(live);
+    went_on();
+}
+
 fn read_huge_after_free() {
     let block = take(4 << 20);
     write(block, 20, SECRET);
@@ -300,7 +339,8 @@ fn double_free_large_after_reuse() {
     let block = take(200_000);
     give(block, 200_000);
     let again = take(200_000);
-    assert_eq!(block, again, "reused at once");
+    // Hardened, it is not.
+    assert_eq!(block == again, !HARDENED, "reused at once");
     give(block, 200_000);
     println!("went on");
     give(again, 200_000);
@@ -412,13 +452,70 @@ fn sound() {
     println!("sound");
 }
 
+/// A handler of `SIGABRT` that does what it should not: it allocates and frees, small
+/// blocks and large ones.
+extern "C" fn tell_at_length(_: libc::c_int) {
+    let mut text = String::new();
+    for i in 0..3000 {
+        text.push_str(&black_box(vec![i; 30 + i]).len().to_string());
+        drop(black_box(vec![1_u8; 50_000 * (1 + i % 30)]));
+    }
+    let mut blocks: Vec<_> = (0..500).map(|i| Box::new([i; 20])).collect();
+    blocks.truncate(100);
+    let line = if text.len() > 1000 && blocks.len() == 100 { "told\n" } else { "" };
+    // SAFETY: a slice's pointer and length.
+    unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
+}
+
+/// Has [`tell_at_length`] called, and the process killed if it hangs.
+fn watch_the_end() {
+    let handler: extern "C" fn(libc::c_int) = tell_at_length;
+    // SAFETY: a valid handler.
+    unsafe { libc::signal(libc::SIGABRT, handler as *const () as usize) };
+    // SAFETY: takes a number.
+    unsafe { libc::alarm(20) };
+}
+
+/// Calls itself until the stack ends.
+#[allow(unconditional_recursion, reason = "that is the error")]
+fn stack_without_end(depth: u64) -> u64 {
+    let room = black_box([depth; 100]);
+    stack_without_end(depth + 1) + room[7]
+}
+
+/// Where a thread's stack ends, the handler of Rust's runtime says so.
+fn the_end_of_a_stack_is_told_of() {
+    for settings in [NO_SAMPLES, SAMPLES] {
+        let output = child("stack without end", settings);
+        let err = String::from_utf8_lossy(&output.stderr);
+        let seen = format!("{settings:?}: {}\n{err}", output.status);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{seen}");
+        assert!(err.contains("has overflowed its stack"), "{seen}");
+    }
+}
+
+/// A handler of `SIGABRT` may allocate, whatever lock was held when the error was found.
+fn the_end_may_be_told_of() {
+    for name in ["double free", "double free, large", "double free, C", "wrong size, another class"]
+    {
+        let settings: &[_] = &[("HANDLER", "1"), ("TALLOW_GUARD_SAMPLE", "0")];
+        let output = child_with(name, settings);
+        let out = String::from_utf8_lossy(&output.stdout);
+        let err = String::from_utf8_lossy(&output.stderr);
+        let seen = format!("{name}: {}\n{out}{err}", output.status);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{seen}");
+        assert!(out.contains("told") && err.lines().count() == 1, "{seen}");
+    }
+}
+
 fn child(name: &str, settings: &[(&str, &str)]) -> std::process::Output {
+    child_with(name, if HARDENED { settings } else { &[] })
+}
+
+fn child_with(name: &str, settings: &[(&str, &str)]) -> std::process::Output {
     let this = env::current_exe().expect("this program");
     let mut command = Command::new(this);
-    command.env("ATTACK", name);
-    if HARDENED {
-        command.envs(settings.iter().copied());
-    }
+    command.env("ATTACK", name).envs(settings.iter().copied());
     command.output().expect("started")
 }
 
@@ -490,6 +587,17 @@ fn main() {
     if let Some(name) = env::var_os("ATTACK") {
         // Its buffer would be allocated in the middle of things.
         std::io::stdout().flush().expect("flushed");
+        if env::var_os("HANDLER").is_some() {
+            watch_the_end();
+        }
+        if name == "stack without end" {
+            // The handler is there from some blocks on.
+            for _ in 0..40 {
+                give(take(100_000), 100_000);
+                give(take(100), 100);
+            }
+            thread::spawn(|| println!("{}", stack_without_end(0))).join().expect("no panic");
+        }
         let attack = ATTACKS.iter().find(|attack| *attack.name == *name);
         attack.map_or(sound as fn(), |attack| attack.run)();
         return;
@@ -509,6 +617,8 @@ fn main() {
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{settings:?}: {}\n{err}", output.status);
     }
+    the_end_may_be_told_of();
+    the_end_of_a_stack_is_told_of();
     the_table_is_whole();
     assert_eq!(failed, 0, "rows that end otherwise");
 }

@@ -261,13 +261,23 @@ impl Central {
     pub(crate) fn set_decay(&self, time_ms: Option<u64>) {
         self.pages.set_decay(time_ms);
         if time_ms == Some(0) {
-            self.huge.clear_shelf();
+            self.clear_waiting();
         }
+    }
+
+    /// Takes back what waits to be used again as it is: huge blocks on the shelf; hardened,
+    /// large ones. Returns how many bytes that were.
+    pub(crate) fn clear_waiting(&self) -> usize {
+        let large = if HARDENED { self.large.release_waiting(&self.pages) } else { 0 };
+        large + self.huge.clear_shelf()
     }
 
     /// Lets the decay clock run. Cheap when nothing is due. May call the OS. Returns
     /// whether to call again soon.
     pub(crate) fn tick(&self, now_ms: u64) -> bool {
+        if HARDENED {
+            self.large.tick(&self.pages, now_ms);
+        }
         self.pages.tick(now_ms);
         self.huge.tick(now_ms, self.pages.decay_ms())
     }
@@ -339,7 +349,7 @@ fn not_of_class(class: Class, address: usize) -> Corruption {
         Entry::Large { pages } => {
             Corruption::Layout { address, freed_bytes, owned_bytes: pages << LG_PAGE }
         }
-        Entry::None => Corruption::Foreign { address, size: freed_bytes },
+        Entry::None | Entry::Freed { .. } => Corruption::Foreign { address, size: freed_bytes },
     }
 }
 
@@ -349,7 +359,7 @@ impl Supply<crate::slab::Shipped> for Central {
         if !self.permits(pages << LG_PAGE) {
             return None;
         }
-        slabs::fresh(&self.pages, &self.meta, tag, || self.huge.clear_shelf() > 0)
+        slabs::fresh(&self.pages, &self.meta, tag, || self.clear_waiting() > 0)
     }
 
     fn retire(&self, slab: NonNull<Slab>) {

@@ -28,8 +28,11 @@ const FILLER: u8 = 0xDF;
 
 /// What became of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
 enum State {
-    Unused,
+    /// All of the place is zero, and the state is read as this.
+    #[allow(dead_code, reason = "memory of the system's is zero")]
+    Unused = 0,
     Held,
     Freed,
 }
@@ -48,18 +51,6 @@ struct Place {
     freed: Trace,
 }
 
-impl Place {
-    const UNUSED: Self = Self {
-        state: State::Unused,
-        address: 0,
-        size: 0,
-        region_bytes: 0,
-        counted: false,
-        allocated: Trace::NONE,
-        freed: Trace::NONE,
-    };
-}
-
 struct Shared {
     /// Places free for use, in the order in which they will be: a ring.
     free: [u16; GUARD_SLOTS],
@@ -68,6 +59,8 @@ struct Shared {
     books: BlockBooks,
     /// Bytes of the pages on which blocks lie.
     page_bytes: usize,
+    /// Places that have ever had a block.
+    used: usize,
 }
 
 /// The sampled blocks.
@@ -86,6 +79,7 @@ pub(crate) static GUARDED: Guarded = Guarded {
         free_count: 0,
         books: BlockBooks { count: 0, bytes: 0 },
         page_bytes: 0,
+        used: 0,
     }),
     start: AtomicUsize::new(0),
     places: AtomicPtr::new(ptr::null_mut()),
@@ -140,6 +134,8 @@ impl Guarded {
         }
         shared.first = (shared.first + 1) % GUARD_SLOTS;
         shared.free_count -= 1;
+        // At first they come in order.
+        shared.used = shared.used.max(index + 1);
         shared.books.count += 1;
         shared.books.bytes += request.region_bytes;
         shared.page_bytes += bytes;
@@ -219,7 +215,7 @@ impl Guarded {
         let shared = unsafe { self.shared.value_held() };
         let mut counted = BlockBooks::default();
         // SAFETY: places stay where they are once there.
-        for it in (0..GUARD_SLOTS).filter_map(|i| Some(unsafe { self.place(i)?.as_ref() })) {
+        for it in (0..shared.used).filter_map(|i| Some(unsafe { self.place(i)?.as_ref() })) {
             if it.state == State::Held {
                 counted.count += 1;
                 counted.bytes += it.region_bytes;
@@ -236,9 +232,10 @@ impl Guarded {
         }
     }
 
-    /// Bytes of Tallow's own.
+    /// Bytes of Tallow's own that are backed by memory.
     pub(crate) fn table_bytes(&self) -> usize {
-        if self.start.load(Ordering::Relaxed) == 0 { 0 } else { table_bytes() }
+        let used = self.shared.lock().used;
+        (used * size_of::<Place>()).next_multiple_of(os::page_bytes())
     }
 
     /// For the fork handlers and the audit.
@@ -251,6 +248,15 @@ impl Guarded {
     pub(crate) unsafe fn raw_unlock(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.shared.raw_unlock() }
+    }
+
+    /// Whether [`Guarded::tell`] would tell of an access. Takes no lock.
+    pub(crate) fn knows(&self, address: usize) -> bool {
+        let Some(place) = self.find(address).and_then(|(index, _)| self.place(index)) else {
+            return false;
+        };
+        // SAFETY: a place; what another thread may be writing is only looked at.
+        unsafe { (&raw const (*place.as_ptr()).state).read_volatile() != State::Unused }
     }
 
     /// Tells of an access to an inaccessible page of a place. Takes no lock: the thread
@@ -269,12 +275,12 @@ impl Guarded {
         };
         let (offset, size) = (address.wrapping_sub(it.address) as isize, it.size);
         // A `Line` takes every write, so there is no error to look at.
-        let _ = writeln!(
+        let _ = write!(
             line,
             "tallow: {what}: {wanted} of {address:#x}, byte {offset} of the block of {size} bytes at {:#x}",
             it.address
         );
-        os::write_stderr(line.as_bytes());
+        os::write_stderr(line.end().as_bytes());
         Trace::here().write("accessed");
         it.write_traces();
         true
@@ -301,9 +307,8 @@ impl Guarded {
             }
             return None;
         }
+        // The table is zero, which is what unused places are.
         for (i, free) in shared.free.iter_mut().enumerate() {
-            // SAFETY: the table has the room.
-            unsafe { table.add(i).write(Place::UNUSED) };
             *free = i as u16;
         }
         shared.free_count = GUARD_SLOTS;
@@ -382,5 +387,5 @@ fn report(what: Corruption, place: &Place, trace: &Trace) -> ! {
     os::write_stderr(what.line().as_bytes());
     trace.write("freed now");
     place.write_traces();
-    std::process::abort()
+    os::end()
 }

@@ -1,5 +1,8 @@
 //! Large blocks: runs of pages of their own, inside segments. Hardened, each lies
-//! between two pages that are lent with it and are inaccessible.
+//! between two pages that are lent with it and are inaccessible; freed, it is inaccessible
+//! too, and waits a while before it is lent again.
+
+mod waiting;
 
 use crate::config::{HARDENED, LARGE_MAX_BYTES, LG_PAGE};
 use crate::error::Corruption;
@@ -10,6 +13,7 @@ use crate::segment::{Entry, Segment, guard_pages};
 use crate::settings::{Moment, Poison, SETTINGS};
 use crate::sync::const_unless_loom;
 use core::ptr::{self, NonNull};
+use waiting::{Waiter, Waiting};
 
 /// How many large blocks there are, and what they take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,9 @@ struct State {
     /// Hardened: freed blocks whose guards the system did not make accessible. They
     /// count as blocks until it does.
     stuck: *mut Stuck,
+    /// Hardened: freed blocks that are not lent again yet. They are no blocks by the books,
+    /// and their pages are in use.
+    waiting: Waiting,
 }
 
 // SAFETY: the list is used under the lock.
@@ -55,14 +62,19 @@ impl Large {
     const_unless_loom! {
         pub(crate) fn new() -> Large {
             let books = BlockBooks { count: 0, bytes: 0 };
-            Large { state: Lock::new(State { books, stuck: ptr::null_mut() }) }
+            let waiting = Waiting::NONE;
+            Large { state: Lock::new(State { books, stuck: ptr::null_mut(), waiting }) }
         }
     }
 
     /// A block of `size` bytes; `None` when memory is out. May call the OS.
     pub(crate) fn allocate(&self, heap: &PageHeap, size: usize, align: usize) -> Option<Extent> {
         let pages = block_pages(size);
-        let books = &mut self.state.lock().books;
+        let mut state = self.state.lock();
+        if HARDENED && let Some(extent) = state.lend_again(pages, align) {
+            return Some(extent);
+        }
+        let books = &mut state.books;
         let extent = if HARDENED {
             guarded(heap, pages, align)?
         } else {
@@ -86,14 +98,34 @@ impl Large {
         if HARDENED {
             state.check_not_stuck(at, size);
             state.release_stuck(heap);
+            // SAFETY: the caller's promise.
+            if unsafe { state.keep_back(heap, at, pages) } {
+                return;
+            }
         }
         // SAFETY: the block's pages, which nobody uses any more.
         unsafe { state.give_up(heap, at, pages) };
     }
 
-    /// Hardened: tries again to give back what could not be.
-    pub(crate) fn release_stuck(&self, heap: &PageHeap) {
-        self.state.lock().release_stuck(heap);
+    /// Hardened: gives back what waits, or could not be given back. Returns the bytes.
+    pub(crate) fn release_waiting(&self, heap: &PageHeap) -> usize {
+        let mut state = self.state.lock();
+        state.release_stuck(heap);
+        state.release_waiting(heap, |_, _| true)
+    }
+
+    /// Hardened: gives back what has waited for long.
+    pub(crate) fn tick(&self, heap: &PageHeap, now_ms: u64) {
+        let Some(decay_ms) = heap.decay_ms() else { return };
+        let is_old = |it: &Waiter, _: &Waiting| now_ms.saturating_sub(it.since_ms) >= decay_ms / 4;
+        self.state.lock().release_waiting(heap, is_old);
+    }
+
+    /// # Safety
+    /// The caller holds the lock by [`Large::raw_lock`].
+    pub(crate) unsafe fn waiting_bytes_held(&self) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { self.state.value_held() }.waiting.bytes()
     }
 
     /// Makes a block larger or smaller where it is, if that can be.
@@ -209,13 +241,91 @@ impl State {
                 return;
             }
         }
-        segment.set_entry(first, 1, Entry::None);
         self.books.count -= 1;
         self.books.bytes -= pages << LG_PAGE;
-        let (run, lent) = (segment.page_at(first - guard_pages()), pages + 2 * guard_pages());
-        // SAFETY: the run was lent for this block; its entry is empty now.
-        unsafe { heap.free(run, lent) };
+        // SAFETY: the caller's promise.
+        unsafe { lend_no_more(heap, segment, first, pages) };
     }
+
+    /// Has a freed block wait, inaccessible, if it may. `false`: nothing was done.
+    ///
+    /// # Safety
+    /// As for [`State::give_up`].
+    unsafe fn keep_back(&mut self, heap: &PageHeap, at: NonNull<u8>, pages: usize) -> bool {
+        if heap.decay_ms() == Some(0) || SETTINGS.fill().is_some() {
+            return false;
+        }
+        let address = at.addr().get();
+        let Some(segment) = Segment::find(address) else { return false };
+        let bytes = pages << LG_PAGE;
+        self.release_waiting(heap, |_, waiting| !waiting.has_room(bytes));
+        if !self.waiting.has_room(bytes) {
+            return false;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { clear(at, pages) };
+        // Where the system refuses, it waits all the same.
+        // SAFETY: as above.
+        unsafe { os::protect(at, bytes, Access::None) };
+        self.waiting.push(Waiter { address, pages, since_ms: os::now_ms() });
+        segment.set_entry(Segment::page_of(address), 1, Entry::Freed { pages });
+        self.books.count -= 1;
+        self.books.bytes -= bytes;
+        true
+    }
+
+    /// The block that has waited longest, as it is with its guards, if enough others wait
+    /// and it is what is wanted: two calls of the system's fewer.
+    fn lend_again(&mut self, pages: usize, align: usize) -> Option<Extent> {
+        let it = self.waiting.first_of_many().filter(|it| it.pages == pages)?;
+        let segment = Segment::find(it.address)?;
+        let (first, bytes) = (Segment::page_of(it.address), pages << LG_PAGE);
+        let start = segment.page_at(first);
+        // SAFETY: lent to the block, which nobody uses.
+        if !it.address.is_multiple_of(align) || !unsafe { os::protect(start, bytes, Access::All) } {
+            return None;
+        }
+        self.waiting.pop();
+        segment.set_entry(first, 1, Entry::Large { pages });
+        self.books.count += 1;
+        self.books.bytes += bytes;
+        Some(Extent { start, zeroed: false })
+    }
+
+    /// Gives back what has waited longest, as long as it `is_due`. Returns the bytes. What
+    /// the system does not make accessible goes on waiting, and what came after it.
+    fn release_waiting(
+        &mut self,
+        heap: &PageHeap,
+        is_due: impl Fn(&Waiter, &Waiting) -> bool,
+    ) -> usize {
+        let mut bytes = 0;
+        while let Some(it) = self.waiting.first().filter(|it| is_due(it, &self.waiting)) {
+            let Some(segment) = Segment::find(it.address) else { break };
+            let (first, guard) = (Segment::page_of(it.address), guard_pages());
+            let (run, lent) = (segment.page_at(first - guard), (it.pages + 2 * guard) << LG_PAGE);
+            // SAFETY: lent to the block, which nobody uses.
+            if !unsafe { os::protect(run, lent, Access::All) } {
+                break;
+            }
+            self.waiting.pop();
+            bytes += it.pages << LG_PAGE;
+            // SAFETY: as above; it waits no more.
+            unsafe { lend_no_more(heap, segment, first, it.pages) };
+        }
+        bytes
+    }
+}
+
+/// Gives pages and guards of a block back to the page heap.
+///
+/// # Safety
+/// The run was lent for this block, which nobody uses any more, and is accessible.
+unsafe fn lend_no_more(heap: &PageHeap, segment: &Segment, first: usize, pages: usize) {
+    segment.set_entry(first, 1, Entry::None);
+    let (run, lent) = (segment.page_at(first - guard_pages()), pages + 2 * guard_pages());
+    // SAFETY: the caller's promise; the entry is empty.
+    unsafe { heap.free(run, lent) };
 }
 
 /// A run of pages between two guards.
@@ -321,6 +431,8 @@ fn find(at: NonNull<u8>, size: usize) -> (&'static Segment, usize, usize) {
             owned_bytes: pages << LG_PAGE,
         }),
         // A slab's region, or nothing that is alive.
-        Entry::Slab { .. } | Entry::None => os::abort(Corruption::Foreign { address, size }),
+        Entry::Slab { .. } | Entry::Freed { .. } | Entry::None => {
+            os::abort(Corruption::Foreign { address, size })
+        }
     }
 }

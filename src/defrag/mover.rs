@@ -212,7 +212,7 @@ impl<'a> Mover<'a> {
                 let slab = unsafe { header.cast::<Slab>().as_ref() };
                 self.active() && slab.header().state() == State::Evacuating
             }
-            Entry::None | Entry::Large { .. } => false,
+            Entry::None | Entry::Large { .. } | Entry::Freed { .. } => false,
         }
     }
 

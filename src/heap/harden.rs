@@ -1,39 +1,34 @@
 //! Hardened: what is checked when a block is handed out and when it comes back.
 //!
-//! A region is the program's between [`hand_out`] and [`take_back`], and its mark says
-//! so (slab, K1). In between the bytes behind the block hold a canary; otherwise the
-//! region holds a poison, which must still be there when it is handed out again.
+//! A region is the program's between [`allocate`] and [`free`], and its mark says so
+//! (slab, K1). In between the bytes behind the block hold a canary; otherwise the region
+//! holds a poison, which must still be there when it is handed out again.
 //!
-//! Two threads that free one block at the same moment are found out too: the mark is
-//! swapped. In a process that has never had a second thread a load and a store do.
+//! Both are short for what is usual; everything else goes by a function that looks at it
+//! all again.
+
+mod chunk;
+mod contents;
+mod word;
 
 use crate::arena::CENTRAL;
 use crate::arena::guarded::{GUARDED, Request};
 use crate::class::Class;
-use crate::config::{PAGE_BYTES, POISON_BYTES};
+use crate::config::PAGE_BYTES;
 use crate::error::{Corruption, Line};
 use crate::os;
-use crate::os::fault::Wanted;
+use crate::os::fault::{Teller, Wanted};
 use crate::os::trace::Trace;
 use crate::segment::{Entry, Segment, guard_pages};
-use crate::settings::{Poison, SETTINGS, Settings};
+use crate::settings::{SETTINGS, Settings};
 use crate::slab::{Company, marks};
 use crate::sync::Ordering;
 use crate::sync::zeroed::AtomicU8;
-use crate::thread::{heed, with_cache};
+use crate::thread::{Cache, heed, with_cache};
 use core::alloc::Layout;
 use core::fmt::Write as _;
 
-mod word;
-
-/// The poison. As an address it is none, so that what is read from a freed block and
-/// followed is a fault.
-const JUNK: u8 = 0xDF;
-/// A word of it.
-const JUNKS: u64 = u64::from_ne_bytes([JUNK; 8]);
-/// Bytes behind a block that are looked at, if there are so many: with the block's last
-/// one or more they are a word.
-const CANARY_BYTES: usize = 7;
+pub(super) use contents::{check_canary, put_canary};
 
 /// Puts a mark in the place of another, which it returns.
 #[inline(always)]
@@ -41,125 +36,65 @@ fn swap(mark: &AtomicU8, new: u8) -> u8 {
     marks::swap(mark, new, if os::alone() { Company::Alone } else { Company::Others })
 }
 
-/// The mark of free regions, by which they are filled.
+/// A block out of the thread's cache, from its slabs, or a sampled one; null when memory
+/// is out.
 #[inline(always)]
-fn free_mark() -> u8 {
-    match SETTINGS.poison() {
-        Poison::None => marks::FREE,
-        Poison::Junk => marks::JUNK,
-        Poison::Zero => marks::ZERO,
+pub(super) fn allocate<const COUNTED: bool>(
+    class: Class,
+    layout: Layout,
+    settings: &Settings,
+) -> *mut u8 {
+    let size = layout.size();
+    if with_cache(Cache::sample_is_due) {
+        return allocate_slow::<COUNTED>(class, layout, settings, true);
     }
+    let Some(region) = with_cache(|cache| cache.allocate::<COUNTED>(class, size)) else {
+        return allocate_slow::<COUNTED>(class, layout, settings, false);
+    };
+    with_cache(|cache| cache.fetch_ahead(class));
+    let room = class.info().region_bytes as usize;
+    // SAFETY: regions lie in segments.
+    let mark = unsafe { Segment::mark_of_region(class, region.addr()) };
+    // Relaxed: as in `swap`.
+    let is_usual = mark.load(Ordering::Relaxed) == marks::JUNK;
+    // SAFETY: a region out of the cache, with the room of its class.
+    if !is_usual || !unsafe { contents::holds_junk(region, room) } {
+        // SAFETY: as above; the class is the layout's.
+        return unsafe { hand_out::<COUNTED>(region, class, size) };
+    }
+    if COUNTED {
+        // SAFETY: as above.
+        unsafe { contents::put_first_canary(region, size, room) };
+    }
+    mark.store(if COUNTED { marks::held(size) } else { marks::HELD }, Ordering::Relaxed);
+    region
 }
 
-/// Whether a region with that mark is filled with [`POISON_BYTES`] of junk.
-#[inline(always)]
-fn is_usual(mark: u8, class: Class) -> bool {
-    mark == marks::JUNK && class.info().region_bytes as usize >= POISON_BYTES
-}
-
-/// The bytes of a region that are filled, and with what.
-fn filled(mark: u8, class: Class) -> (usize, u8) {
-    let bytes = class.info().region_bytes as usize;
-    match mark {
-        marks::JUNK => (bytes.min(POISON_BYTES), JUNK),
-        marks::ZERO => (bytes, 0),
-        _ => (0, 0),
-    }
-}
-
-/// Fills a region that is free now, and was a block of `size` bytes.
-#[inline(always)]
-fn fill(region: *mut u8, size: usize, class: Class, mark: u8) {
-    if is_usual(mark, class) {
-        // SAFETY: within the region, which is nobody's.
-        return unsafe { word::fill(region, size, POISON_BYTES, JUNK) };
-    }
-    let (bytes, value) = filled(mark, class);
-    // SAFETY: as above.
-    unsafe { word::fill(region, size, bytes, value) };
-}
-
-/// Aborts if a free region with that mark does not hold what it was filled with.
-#[inline(always)]
-fn check_poison(region: *mut u8, class: Class, mark: u8) {
-    if !is_usual(mark, class) {
-        return check_unusual(region, class, mark);
-    }
-    let mut difference = 0;
-    for i in 0..POISON_BYTES / 8 {
-        // SAFETY: as in `fill`.
-        difference |= unsafe { region.cast::<u64>().add(i).read() } ^ JUNKS;
-    }
-    if difference != 0 {
-        written_after_free(region, class, mark);
-    }
-}
-
-fn check_unusual(region: *mut u8, class: Class, mark: u8) {
-    let (bytes, value) = filled(mark, class);
-    let intact = (0..bytes / 8).all(|i| {
-        // SAFETY: as in `fill`; regions are multiples of eight bytes.
-        unsafe { region.cast::<u64>().add(i).read() == u64::from_ne_bytes([value; 8]) }
-    });
-    if !intact {
-        written_after_free(region, class, mark);
-    }
-}
-
-/// Aborts, unless free regions are not looked at any more.
+/// As [`allocate`], where it `is_due` to ask for a sample, or the cache is empty.
 #[cold]
 #[inline(never)]
-fn written_after_free(region: *mut u8, class: Class, mark: u8) {
-    if SETTINGS.poison() == Poison::None {
-        return;
+fn allocate_slow<const COUNTED: bool>(
+    class: Class,
+    layout: Layout,
+    settings: &Settings,
+    is_due: bool,
+) -> *mut u8 {
+    if os::is_ending() {
+        return super::last_block(layout.size(), layout.align());
     }
-    let (bytes, value) = filled(mark, class);
-    // SAFETY: within the region.
-    let wrong = |&i: &usize| unsafe { region.add(i).read() } != value;
-    os::abort(Corruption::WriteAfterFree {
-        address: region.addr(),
-        offset: (0..bytes).find(wrong).unwrap_or(0),
-        region_bytes: class.info().region_bytes as usize,
+    if is_due && let Some(block) = sample::<COUNTED>(class, layout, settings) {
+        return block;
+    }
+    let size = layout.size();
+    let region = with_cache(|cache| match cache.allocate::<COUNTED>(class, size) {
+        Some(region) => region,
+        None => super::allocate_slow(cache, class, if COUNTED { size } else { 0 }, settings),
     });
-}
-
-/// The last eight bytes of block and canary, and which of their bits are canary.
-#[inline(always)]
-fn canary(block: *mut u8, size: usize, room: usize) -> (*mut u64, u64) {
-    let bytes = (room - size).min(CANARY_BYTES);
-    let at = block.wrapping_add(size + bytes).wrapping_sub(size_of::<u64>());
-    // The last bytes are the high ones.
-    (at.cast(), (!(u64::MAX >> (bytes * 8))).to_le())
-}
-
-/// Puts a canary behind a block.
-///
-/// # Safety
-/// The block has `room` bytes, a multiple of eight, of which the program may use `size`.
-#[inline(always)]
-pub(super) unsafe fn put_canary(block: *mut u8, size: usize, room: usize) {
-    let (at, bits) = canary(block, size, room);
-    // SAFETY: the caller's promise.
-    unsafe { word::write(at, bits, JUNKS) };
-}
-
-/// Aborts if the canary behind a block is gone.
-///
-/// # Safety
-/// As for [`put_canary`], which was called with these.
-#[inline(always)]
-pub(super) unsafe fn check_canary(block: *mut u8, size: usize, room: usize) {
-    let (at, bits) = canary(block, size, room);
-    // SAFETY: the caller's promise.
-    if (unsafe { word::read(at, bits) } ^ JUNKS) & bits != 0 {
-        overflow(block, size);
+    if region.is_null() {
+        return region;
     }
-}
-
-#[cold]
-#[inline(never)]
-fn overflow(block: *mut u8, size: usize) -> ! {
-    os::abort(Corruption::Overflow { address: block.addr(), size });
+    // SAFETY: a region of the layout's class.
+    unsafe { hand_out::<COUNTED>(region, class, size) }
 }
 
 /// Makes a region the program's, as a block of `size` bytes, or of all its bytes if it
@@ -167,17 +102,25 @@ fn overflow(block: *mut u8, size: usize) -> ! {
 ///
 /// # Safety
 /// `region` is one of `class`, which is nobody's, and has room for `size` bytes.
-#[inline(always)]
-pub(super) unsafe fn hand_out<const COUNTED: bool>(region: *mut u8, class: Class, size: usize) {
+#[inline(never)]
+unsafe fn hand_out<const COUNTED: bool>(region: *mut u8, class: Class, size: usize) -> *mut u8 {
     // SAFETY: regions lie in segments.
     let mark = unsafe { Segment::mark_of_region(class, region.addr()) };
     let Ok(was) = marks::of_free(mark) else { cache_overwritten(region, class) };
-    check_poison(region, class, was);
-    if COUNTED {
+    contents::check(region, class, was);
+    let room = class.info().region_bytes as usize;
+    match was {
+        _ if !COUNTED => {}
+        // The block is to read as zero, or as it was filled.
         // SAFETY: the caller's promise.
-        unsafe { put_canary(region, size, class.info().region_bytes as usize) };
+        _ if was == marks::ZERO || SETTINGS.fill().is_some() => unsafe {
+            put_canary(region, size, room);
+        },
+        // SAFETY: as above.
+        _ => unsafe { contents::put_first_canary(region, size, room) },
     }
     mark.store(if COUNTED { marks::held(size) } else { marks::HELD }, Ordering::Relaxed);
+    region
 }
 
 /// What a cache hands out is somebody else's, or no region: it has been overwritten.
@@ -189,49 +132,65 @@ fn cache_overwritten(region: *mut u8, class: Class) -> ! {
     os::abort(what.unwrap_or(Corruption::DoubleFree { address, region_bytes }));
 }
 
-/// Takes a region back that was handed out as a block of `size` bytes. Aborts when it
-/// was not, or not with this size, or when bytes behind it were written. Returns
-/// whether it is a region at all: a sampled block has been dealt with.
+/// Takes a block of `size` bytes back. Aborts when it was not handed out, or not with
+/// this size, or when bytes behind it were written.
 #[inline(always)]
-pub(super) fn take_back<const COUNTED: bool>(block: *mut u8, class: Class, size: usize) -> bool {
+pub(super) fn free<const COUNTED: bool>(block: *mut u8, class: Class, size: usize) {
     let wanted = if COUNTED { marks::held(size) } else { marks::HELD };
     let Some(mark) = Segment::mark_of(class, block.addr()) else {
-        return not_held::<COUNTED>(block, class, size, None);
+        return free_unusual::<COUNTED>(block, class, size, None);
     };
-    let free = free_mark();
-    let was = swap(mark, free);
-    if was != wanted {
-        return not_held::<COUNTED>(block, class, size, Some(was));
+    let room = class.info().region_bytes as usize;
+    let was = swap(mark, marks::JUNK);
+    let is_usual = was == wanted && contents::free_mark() == marks::JUNK;
+    // SAFETY: handed out with this size.
+    if !is_usual || COUNTED && !unsafe { contents::has_canary(block, size, room) } {
+        return free_unusual::<COUNTED>(block, class, size, Some((mark, was)));
+    }
+    // SAFETY: a region that was the program's, and is nobody's now.
+    unsafe { contents::fill_junk(block, if COUNTED { size } else { room }, room) };
+    with_cache(|cache| cache.free::<COUNTED>(class, block, size));
+}
+
+/// As [`free`], of a sampled block, with other settings, or with an error. The mark says
+/// junk now, and said what is with it.
+#[cold]
+#[inline(never)]
+fn free_unusual<const COUNTED: bool>(
+    block: *mut u8,
+    class: Class,
+    size: usize,
+    mark: Option<(&AtomicU8, u8)>,
+) {
+    if os::is_ending() {
+        return;
+    }
+    let wanted = if COUNTED { marks::held(size) } else { marks::HELD };
+    let (was, free) = (mark.map(|(_, was)| was), contents::free_mark());
+    if was.is_none() && free_sampled(block, COUNTED.then_some(size)) {
+        return;
+    }
+    if was != Some(wanted) {
+        wrong(block, class, size, was);
     }
     if COUNTED {
         // SAFETY: handed out with this size.
         unsafe { check_canary(block, size, class.info().region_bytes as usize) };
     }
     // Without a size the pointer is of the whole region.
-    let size = if COUNTED { size } else { class.info().region_bytes as usize };
-    fill(block, size, class, free);
-    true
+    let size_reached = if COUNTED { size } else { class.info().region_bytes as usize };
+    contents::fill(block, size_reached, class, free);
+    if let Some((mark, _)) = mark {
+        // Relaxed: the caller's region.
+        mark.store(free, Ordering::Relaxed);
+    }
+    with_cache(|cache| cache.free::<COUNTED>(class, block, size));
 }
 
 /// Changes the mark of a block and returns the one before; `None` where no region can
 /// start. If that is not the one expected the program ends, and it matters to nobody.
 fn change(block: *mut u8, class: Class, new: u8) -> Option<u8> {
     Some(swap(Segment::mark_of(class, block.addr())?, new))
-}
-
-/// Takes a sampled block back, or aborts, and says why.
-#[cold]
-#[inline(never)]
-fn not_held<const COUNTED: bool>(
-    block: *mut u8,
-    class: Class,
-    size: usize,
-    was: Option<u8>,
-) -> bool {
-    if was.is_none() && free_sampled(block, COUNTED.then_some(size)) {
-        return false;
-    }
-    wrong(block, class, size, was)
 }
 
 /// Aborts: a block of this class and size is not held there, where the mark was `was`.
@@ -247,7 +206,7 @@ fn wrong(block: *mut u8, class: Class, size: usize, was: Option<u8>) -> ! {
 }
 
 /// Gives a block another size where it is; a canary must be put behind it. Aborts as
-/// [`take_back`] does. `false` for a sampled block, which must move.
+/// [`free`] does. `false` for a sampled block, which must move.
 #[cold]
 #[inline(never)]
 pub(super) fn resize(block: *mut u8, class: Class, old_size: usize, new_size: usize) -> bool {
@@ -275,14 +234,14 @@ pub(super) fn check_held(block: *mut u8) {
 /// a size.
 pub(crate) fn hold(region: *mut u8, class: Class) {
     // SAFETY: just claimed, as one of its class.
-    unsafe { hand_out::<false>(region, class, 0) };
+    let _ = unsafe { hand_out::<false>(region, class, 0) };
 }
 
 /// Ends that.
 pub(crate) fn let_go(region: *mut u8, class: Class) {
-    let free = free_mark();
+    let free = contents::free_mark();
     if change(region, class, free).is_some() {
-        fill(region, 0, class, free);
+        contents::fill(region, 0, class, free);
     }
 }
 
@@ -297,9 +256,7 @@ pub(crate) fn moved(from: *mut u8, to: *mut u8, class: Class) {
 }
 
 /// A block between guard pages, if this one is to be sampled.
-#[cold]
-#[inline(never)]
-pub(super) fn sample<const COUNTED: bool>(
+fn sample<const COUNTED: bool>(
     class: Class,
     layout: Layout,
     settings: &Settings,
@@ -313,7 +270,7 @@ pub(super) fn sample<const COUNTED: bool>(
     if !CENTRAL.permits(region_bytes.next_multiple_of(os::page_bytes())) {
         return None;
     }
-    os::fault::watch(tell);
+    os::fault::watch(&TELLER);
     // C's blocks are aligned to 16 bytes once they have as many.
     let align = layout.align().max(if COUNTED || layout.size() <= 8 { 1 } else { 16 });
     let size = layout.size();
@@ -348,39 +305,54 @@ pub(super) fn sampled_bytes(address: usize) -> Option<usize> {
 
 /// Has accesses to guard pages told of, from the first block on that has some.
 pub(super) fn watch() {
-    os::fault::watch(tell);
+    os::fault::watch(&TELLER);
 }
+
+static TELLER: Teller =
+    Teller { knows: |address| GUARDED.knows(address) || large_near(address).is_some(), tell };
 
 /// Tells of an access to a page that is inaccessible on purpose. Takes no lock.
 fn tell(address: usize, wanted: Wanted) {
     if GUARDED.tell(address, wanted) {
         return;
     }
-    let Some((block, bytes)) = large_near(address) else { return };
+    let Some((block, bytes, is_freed)) = large_near(address) else { return };
     let mut line = Line::new();
     // A `Line` takes every write, so there is no error to look at.
-    let _ = writeln!(
-        line,
-        "tallow: access beside a block: {} of {address:#x}, on a guard page of the block of {bytes} bytes at {block:#x}",
-        wanted.name()
-    );
-    os::write_stderr(line.as_bytes());
+    let _ = if is_freed {
+        let offset = address.wrapping_sub(block) as isize;
+        write!(
+            line,
+            "tallow: use after free: {} of {address:#x}, byte {offset} of the block of {bytes} bytes at {block:#x}",
+            wanted.name()
+        )
+    } else {
+        write!(
+            line,
+            "tallow: access beside a block: {} of {address:#x}, on a guard page of the block of {bytes} bytes at {block:#x}",
+            wanted.name()
+        )
+    };
+    os::write_stderr(line.end().as_bytes());
     Trace::here().write("accessed");
 }
 
-/// The large block, and its bytes, on whose guard page `address` lies.
-fn large_near(address: usize) -> Option<(usize, usize)> {
+/// The large block, and its bytes, on whose guard page `address` lies, or in which, if
+/// it was freed; whether it was.
+fn large_near(address: usize) -> Option<(usize, usize, bool)> {
     let (segment, page, guard) =
         (Segment::find(address)?, Segment::page_of(address), guard_pages());
     let large = |first: usize| match segment.entry(first) {
-        Entry::Large { pages } => Some((first, pages)),
+        Entry::Large { pages } => Some((first, pages, false)),
+        Entry::Freed { pages } => Some((first, pages, true)),
         _ => None,
     };
-    let behind = (1..=page).find_map(|n| large(page - n));
-    let on_guard =
-        |&(first, pages): &(usize, usize)| (first + pages..first + pages + guard).contains(&page);
-    let behind = behind.filter(on_guard);
+    let is_its = |&(first, pages, is_freed): &(usize, usize, bool)| {
+        let from = if is_freed { first } else { first + pages };
+        (from..first + pages + guard).contains(&page)
+    };
+    let at_or_behind = (0..=page).find_map(|n| large(page - n)).filter(is_its);
     let before = || (1..=guard).find_map(|n| large(page + n));
-    let (first, pages) = behind.or_else(before)?;
-    Some((segment.page_at(first).addr().get(), pages * PAGE_BYTES))
+    let (first, pages, is_freed) = at_or_behind.or_else(before)?;
+    Some((segment.page_at(first).addr().get(), pages * PAGE_BYTES, is_freed))
 }

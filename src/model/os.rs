@@ -83,6 +83,13 @@ pub(crate) fn wait(word: &AtomicU32, seen: u32) {
     }
 }
 
+/// Nothing ends in a model.
+pub(crate) fn is_ending() -> bool {
+    false
+}
+
+pub(crate) fn before_waiting() {}
+
 pub(crate) fn nap() {
     loom::thread::yield_now();
 }

@@ -364,9 +364,39 @@ pub(crate) fn nap() {
     native::keep_errno(|| std::thread::sleep(core::time::Duration::from_micros(50)));
 }
 
+/// The thread that ends the process, by its number; 0 while none does.
+static ENDING: AtomicU64 = AtomicU64::new(0);
+
 /// Writes the one line that says what is wrong, and aborts.
 #[cold]
 pub(crate) fn abort(what: Corruption) -> ! {
     write_stderr(what.line().as_bytes());
+    end()
+}
+
+/// Aborts. A handler of `SIGABRT` runs with the locks held that the thread holds.
+#[cold]
+pub(crate) fn end() -> ! {
+    let me = thread_number();
+    // Relaxed: a number of its own; the handler runs on this thread.
+    if ENDING.swap(me, Ordering::Relaxed) == me {
+        // By the handler, which is not called again.
+        unix::ignore_handler_of_abort();
+    }
     std::process::abort()
+}
+
+/// Whether a thread ends the process, so that locks may be held for ever. For slow paths.
+#[inline]
+pub(crate) fn is_ending() -> bool {
+    // Relaxed: as above; other threads may as well see it late.
+    ENDING.load(Ordering::Relaxed) != 0
+}
+
+/// Called before waiting for a lock: the thread that ends the process may hold it, and
+/// then ends it now.
+pub(crate) fn before_waiting() {
+    if is_ending() && ENDING.load(Ordering::Relaxed) == thread_number() {
+        end()
+    }
 }

@@ -70,8 +70,8 @@ impl Trace {
     pub(crate) fn write(&self, what: &str) {
         let mut line = Line::new();
         // A `Line` takes every write, so there is no error to look at.
-        let _ = writeln!(line, "  {what} by thread {}:", self.thread);
-        super::write_stderr(line.as_bytes());
+        let _ = write!(line, "  {what} by thread {}:", self.thread);
+        super::write_stderr(line.end().as_bytes());
         for (i, &address) in self.frames[..self.len].iter().enumerate() {
             write_frame(i, address);
         }
@@ -97,6 +97,5 @@ fn write_frame(i: usize, address: usize) {
         let name = module.rsplit('/').next().unwrap_or(module);
         let _ = write!(line, " {name}+{:#x}", address.wrapping_sub(info.dli_fbase.addr()));
     }
-    let _ = writeln!(line);
-    super::write_stderr(line.as_bytes());
+    super::write_stderr(line.end().as_bytes());
 }

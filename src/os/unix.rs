@@ -72,6 +72,12 @@ pub(crate) fn thread_number() -> u64 {
     number
 }
 
+/// Has `SIGABRT` end the process, whatever handler there is.
+pub(super) fn ignore_handler_of_abort() {
+    // SAFETY: the action is valid.
+    unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
+}
+
 /// Writes all of `bytes` to stderr, as far as it takes them.
 pub(crate) fn write_stderr(mut bytes: &[u8]) {
     while !bytes.is_empty() {
