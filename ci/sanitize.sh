@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The suites under tools that watch them: ThreadSanitizer, AddressSanitizer, Miri, memcheck,
-# shuffled layouts. All of it takes hours on a busy machine; a tool that is missing is
+# Helgrind, shuffled layouts. All of it takes hours on a busy machine; a tool that is missing is
 # skipped with a word. One part: `ci/sanitize.sh tsan`. Results and controls: docs/checks.md.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -8,7 +8,7 @@ export CARGO_TERM_COLOR=never
 target=x86_64-unknown-linux-gnu
 failed=0
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(tsan asan layout miri memcheck)
+[ ${#parts[@]} -gt 0 ] || parts=(tsan asan layout miri memcheck helgrind)
 tests=(nice -n 10 cargo +nightly test -j1 -p tallow --no-fail-fast)
 # A tool's own memory counts where address space, mappings or data end, and in RSS.
 without_ends=(--skip out_of_address_space_is_null --skip address_space_ends --skip data_ends --skip mappings_end
@@ -89,6 +89,30 @@ memcheck() {
     for test in strict accounts; do
         run "memcheck: $test" "${check[@]}" "$(program $test --test $test)" --test-threads=1
     done
+}
+
+helgrind() {
+    command -v valgrind > /dev/null || { echo "skipped: no valgrind"; return; }
+    # The locks tell it who takes them (src/lock/told.rs).
+    local build=(--target-dir target/helgrind)
+    local check=(nice -n 10 valgrind --tool=helgrind --quiet --error-exitcode=9 --fair-sched=yes
+        --history-level=none --suppressions=ci/helgrind.supp)
+    export RUSTFLAGS="--cfg tallow_helgrind"
+    for features in "" hardened; do
+        for test in "strict" "accounts" "global fork sleeping purge_gives"; do
+            # Words of the list: a suite, and which of its tests.
+            # shellcheck disable=SC2086
+            set -- $test
+            local name=$1
+            shift
+            run "helgrind: $test $features" "${check[@]}" \
+                "$(program "$name" --features "$features" --test "$name" "${build[@]}")" --test-threads=1 "$@"
+        done
+    done
+    # Two locks in both orders: it must say so.
+    "${check[@]}" "$(program tallow --lib "${build[@]}")" --ignored two_orders > /dev/null 2>&1
+    run "helgrind notices a wrong order" test $? = 9
+    unset RUSTFLAGS
 }
 
 for part in "${parts[@]}"; do "$part"; done

@@ -312,8 +312,8 @@ impl Central {
     pub(crate) unsafe fn recover_in_child(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.pages.recover_in_child() };
-        // SAFETY: nobody else can hold it.
-        unsafe { self.punching.raw_unlock() };
+        // SAFETY: the caller is the only thread.
+        unsafe { self.punching.free_in_child() };
     }
 
     /// Lets go of all owned slabs, so that empty ones go back to the page heap.
