@@ -8,6 +8,9 @@
 
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod random;
+
+use random::Random;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::process::Command;
@@ -44,17 +47,6 @@ impl Row {
         system: fn(&System, usize) -> usize,
     ) -> Self {
         Self { name, turns, tallow, system }
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 8) % n as u64) as usize
     }
 }
 

@@ -11,6 +11,9 @@
 
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod random;
+
+use random::Random;
 use std::fs;
 use std::process::Command;
 use std::time::Instant;
@@ -31,21 +34,6 @@ const WRITES: usize = 10_000;
 
 /// Figures with their names. GiB of the large heap.
 type Row = fn(f64) -> Vec<(&'static str, f64)>;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 >> 8
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-}
 
 fn rss_mb() -> f64 {
     tallow::process().rss_bytes as f64 / 1e6
