@@ -72,13 +72,7 @@ fn memory_is_read_without_a_free_descriptor() {
 
 /// The value of a field of a section of INFO, by this connection.
 fn info(it: &mut Raw, section: &str, field: &str) -> String {
-    it.send(format!("INFO {section}\r\n").as_bytes());
-    let mut bytes = vec![0; 1 << 16];
-    let mut length = it.stream.read(&mut bytes).expect("a text");
-    while !bytes[..length].ends_with(b"\r\n\r\n") {
-        length += it.stream.read(&mut bytes[length..]).expect("the rest");
-    }
-    let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+    let text = it.text(&format!("INFO {section}"));
     let found = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     found.unwrap_or_else(|| panic!("no {field} in {text}")).to_owned()
 }

@@ -5,12 +5,7 @@ use std::io::Read;
 
 /// A field of CLIENT INFO, which is asked for in RESP2.
 fn field(raw: &mut Raw, name: &str) -> String {
-    raw.send(b"CLIENT INFO\r\n");
-    let (mut bytes, mut length) = (vec![0; 4096], 0);
-    while !bytes[..length].ends_with(b"\n\r\n") {
-        length += raw.stream.read(&mut bytes[length..]).expect("a line");
-    }
-    let line = String::from_utf8_lossy(&bytes[..length]).into_owned();
+    let line = raw.text("CLIENT INFO");
     let found = line.split_whitespace().find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
     found.unwrap_or_else(|| panic!("no {name} in {line}")).to_owned()
 }
@@ -80,10 +75,7 @@ fn reset_begins_anew() {
     assert_eq!(field(&mut raw, "flags"), "eT");
     raw.send(b"HELLO 3\r\n");
     raw.expect(b"%7\r\n");
-    let mut rest = [0; 4096];
-    while !rest.windows(4).any(|it| it == b"*0\r\n") {
-        let _ = raw.stream.read(&mut rest).expect("the map");
-    }
+    raw.until(b"modules\r\n*0\r\n");
     raw.ask("PSUBSCRIBE n*", ">3\r\n$10\r\npsubscribe\r\n$2\r\nn*\r\n:1\r\n");
     raw.ask("RESET", "+RESET\r\n");
     raw.ask("GET k", "-NOAUTH Authentication required.\r\n");

@@ -10,6 +10,7 @@
 
 use crate::redis_server::{Peer, RedisServer, Reply};
 use crate::support::Server;
+use std::time::{Duration, Instant};
 
 /// Small limits, so that hashes are often converted.
 const OPTIONS: [&str; 4] = ["--hash-max-listpack-entries", "6", "--hash-max-listpack-value", "12"];
@@ -215,12 +216,13 @@ fn sorted_pairs(all: &[Reply]) -> Vec<Reply> {
     pairs.concat()
 }
 
-/// Whether two replies are the same; a time is, if it is nearly.
-fn same(args: &[Vec<u8>], ours: &Reply, theirs: &Reply) -> bool {
+/// Whether two replies are the same; a time is, if it is nearly: what one server is asked, the other
+/// is `apart` later at most.
+fn same(args: &[Vec<u8>], ours: &Reply, theirs: &Reply, apart: Duration) -> bool {
     let name = String::from_utf8_lossy(&args[0]).to_uppercase();
     let tolerance = match name.as_str() {
-        "TTL" | "EXPIRETIME" => 1,
-        "PTTL" | "PEXPIRETIME" => 500,
+        "TTL" | "EXPIRETIME" => 1 + apart.as_secs(),
+        "PTTL" | "PEXPIRETIME" => 500 + apart.as_millis() as u64,
         _ => 0,
     };
     let number = |reply: &Reply| match reply {
@@ -254,6 +256,8 @@ struct Both {
     ours: Peer,
     theirs: Peer,
     differences: Vec<String>,
+    /// The longest time from before one was asked something until after the other was.
+    apart: Duration,
     /// Whether each reply is to be shown (`KEYSPACE_SHOW_REPLIES`): to see what was compared.
     shows: bool,
 }
@@ -269,7 +273,8 @@ impl Both {
         let server = Server::start(&[options, &DEBUG].concat());
         let (ours, theirs) = (Peer::of(server.port), redis.connect());
         let shows = std::env::var_os("KEYSPACE_SHOW_REPLIES").is_some();
-        Some(Self { server, redis, ours, theirs, differences: Vec::new(), shows })
+        let (differences, apart) = (Vec::new(), Duration::ZERO);
+        Some(Self { server, redis, ours, theirs, differences, apart, shows })
     }
 
     /// All keys with their values.
@@ -286,8 +291,10 @@ impl Both {
     }
 
     fn ask(&mut self, args: &[Vec<u8>]) {
+        let start = Instant::now();
         let ours = comparable(args, self.ours.ask(args));
         let theirs = comparable(args, self.theirs.ask(args));
+        self.apart = self.apart.max(start.elapsed());
         self.compare(args, &ours, &theirs, &show(args));
     }
 
@@ -306,8 +313,10 @@ impl Both {
     fn ask_line(&mut self, line: &str) {
         let request = format!("{line}\r\n");
         let args: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        let start = Instant::now();
         let ours = comparable(&args, self.ours.ask_raw(request.as_bytes()));
         let theirs = comparable(&args, self.theirs.ask_raw(request.as_bytes()));
+        self.apart = self.apart.max(start.elapsed());
         self.compare(&args, &ours, &theirs, line);
         if format!("{theirs:?}").contains("Protocol error") {
             // That was the end of the connection.
@@ -319,7 +328,7 @@ impl Both {
         if self.shows {
             eprintln!("{shown}\n    {theirs:?}");
         }
-        if !same(args, ours, theirs) {
+        if !same(args, ours, theirs, self.apart) {
             self.differences.push(format!("{shown}\n    ours   {ours:?}\n    theirs {theirs:?}"));
         }
     }
@@ -392,7 +401,7 @@ fn expired_keys() {
         both.ask_line(&format!("RPUSH list{i} 5 6"));
         both.ask_line(&format!("PEXPIRE list{i} 20"));
     }
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(50));
     both.ask_line("DBSIZE");
     for (i, command) in commands.iter().enumerate() {
         both.ask_line(&command.replace('#', &i.to_string()));
@@ -425,7 +434,9 @@ const EXPIRED: &str = include_str!("expired.txt");
 /// How often a key was used, where no chance is in it: what counts as use, and what keeps the count.
 #[test]
 fn counters_of_use() {
-    let options = ["--maxmemory-policy", "allkeys-lfu", "--lfu-log-factor", "0"];
+    // Minutes that end meanwhile count for nothing.
+    let policy = ["--maxmemory-policy", "allkeys-lfu"];
+    let options = [policy, ["--lfu-log-factor", "0"], ["--lfu-decay-time", "0"]].concat();
     let Some(mut both) = Both::start_with(&options) else { return };
     for line in lines(LFU) {
         both.ask_line(line);

@@ -1,10 +1,12 @@
 //! `maxmemory`: what goes, what stays, and that nobody waits.
 
-use crate::support::Server;
+use crate::support::{PATIENCE, Server, wait_for};
 use redis::{Commands, Connection, RedisResult};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
+/// Each use is counted, and no minute that ends meanwhile takes one off.
+const LFU_WITHOUT_CHANCE: [&str; 4] = ["--lfu-log-factor", "0", "--lfu-decay-time", "0"];
 
 fn server(policy: &str, limit: &str, more: &[&str]) -> Server {
     let options = ["--maxmemory", limit, "--maxmemory-policy", policy, "--maxmemory-samples", "10"];
@@ -88,8 +90,10 @@ fn every_policy_keeps_the_limit_and_the_right_keys() {
         assert!(evicted > 4000, "{policy}: {evicted}");
         let stayed = count(&mut connection, "stay", 0, 500);
         match policy {
-            // Whoever is read every 500 writes is among the last fifth by time.
-            "allkeys-lru" | "allkeys-random" => assert!(stayed < 500, "{policy}: {stayed}"),
+            // Those read in the same second as the others were written are no better; on a slow
+            // machine there are more seconds, and all of them may stay.
+            "allkeys-lru" => {}
+            "allkeys-random" => assert!(stayed < 500, "{policy}: {stayed}"),
             "allkeys-lfu" => assert!(stayed > 450, "{policy}: {stayed}"),
             _ => assert_eq!(stayed, 500, "{policy}"),
         }
@@ -101,14 +105,14 @@ fn lru_gives_up_what_was_not_used_for_longest() {
     let server = server("allkeys-lru", "6mb", &[]);
     let mut connection = server.connect();
     fill(&mut connection, "old", 0, 2000).expect("room");
-    // The clock has seconds.
-    std::thread::sleep(Duration::from_millis(2100));
+    // The clock has seconds, and may be a tick behind.
+    std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(count(&mut connection, "old", 0, 1000), 1000);
     let _: Vec<Option<Vec<u8>>> =
         connection.mget((0..1000).map(|i| format!("old{i}")).collect::<Vec<_>>()).unwrap();
     let idle: i64 =
         redis::cmd("OBJECT").arg("IDLETIME").arg("old1500").query(&mut connection).unwrap();
-    assert!((2..30).contains(&idle), "{idle}");
+    assert!((2..600).contains(&idle), "{idle}");
     let error = redis::cmd("OBJECT").arg("FREQ").arg("old1").query::<i64>(&mut connection);
     assert!(
         error
@@ -116,15 +120,25 @@ fn lru_gives_up_what_was_not_used_for_longest() {
             .to_string()
             .contains("LFU maxmemory policy is not selected")
     );
-    fill(&mut connection, "new", 0, 4500).expect("room is made");
+    // So many that not all that were not used for longest are gone: what is given up then depends on
+    // how many seconds this takes.
+    let mut new = 0;
+    while server.info("evicted_keys").parse::<u64>().expect("a number") < 700 {
+        assert!(new < 10_000, "nothing is given up");
+        fill(&mut connection, "new", new, new + 100).expect("room is made");
+        new += 100;
+    }
     let (used_lately, not) =
         (count(&mut connection, "old", 0, 1000), count(&mut connection, "old", 1000, 2000));
+    println!(
+        "{used_lately} of 1000 that were used lately are left, and {not} of 1000 that were not"
+    );
     assert!(used_lately > 930 && not < 500, "{used_lately} {not}");
 }
 
 #[test]
 fn lfu_gives_up_what_was_used_least() {
-    let server = server("allkeys-lfu", "6mb", &["--lfu-log-factor", "0"]);
+    let server = server("allkeys-lfu", "6mb", &LFU_WITHOUT_CHANCE);
     let mut connection = server.connect();
     fill(&mut connection, "key", 0, 2000).expect("room");
     for _ in 0..5 {
@@ -141,7 +155,7 @@ fn lfu_gives_up_what_was_used_least() {
 
 #[test]
 fn lookups_of_whoever_touches_nothing_leave_no_trace() {
-    let server = server("allkeys-lfu", "6mb", &["--lfu-log-factor", "0"]);
+    let server = server("allkeys-lfu", "6mb", &LFU_WITHOUT_CHANCE);
     let mut it = server.connect();
     let () = redis::cmd("MSET").arg(&["a", "1", "b", "2"]).query(&mut it).expect("OK");
     let () = redis::cmd("CLIENT").arg(&["NO-TOUCH", "on"]).query(&mut it).expect("OK");
@@ -163,7 +177,7 @@ fn lookups_of_whoever_touches_nothing_leave_no_trace() {
 
 #[test]
 fn overwriting_a_value_keeps_how_often_its_key_was_used() {
-    let server = server("allkeys-lfu", "6mb", &["--lfu-log-factor", "0"]);
+    let server = server("allkeys-lfu", "6mb", &LFU_WITHOUT_CHANCE);
     let mut connection = server.connect();
     for _ in 0..20 {
         connection.set::<_, _, ()>("key", "value").expect("SET");
@@ -194,13 +208,13 @@ fn a_neighbour_that_sends_much_at_once_does_not_stretch_the_slices() {
     }
     let mut longest = Duration::ZERO;
     while used(&server) > 9 * MIB {
-        let before = evicted();
         let asked = Instant::now();
         pings.query::<()>(&mut connection).expect("PING");
         longest = longest.max(asked.elapsed());
-        assert!(evicted() - before < 100_000, "all went at once");
     }
-    println!("200 pings at once took {longest:?} at most");
+    let most: u64 = server.info("eviction_most_keys_per_turn").parse().expect("a number");
+    println!("200 pings at once took {longest:?} at most, {most} keys went in a turn at most");
+    assert!((1..10_000).contains(&most), "{most}");
     assert!(evicted() > 50_000, "{}", evicted());
 }
 
@@ -238,29 +252,28 @@ fn a_lowered_limit_is_reached_in_slices_while_clients_are_served() {
     }
     let before = used(&server);
     assert!(before > 60 * MIB);
-    let _: () = redis::cmd("CONFIG")
-        .arg("SET")
-        .arg("maxmemory")
-        .arg("10mb")
+    // What is asked in the same breath is answered when a slice is over, and most is still there.
+    let (pong, left): (String, u64) = redis::pipe()
+        .cmd("CONFIG")
+        .arg(&["SET", "maxmemory", "10mb"])
+        .ignore()
+        .cmd("PING")
+        .cmd("DBSIZE")
         .query(&mut connection)
-        .unwrap();
-    let (mut evicted, mut slices) = (0, 0);
+        .expect("all three");
+    assert!(pong == "PONG" && left > 100_000, "{left}");
     let start = Instant::now();
     while used(&server) > 10 * MIB {
-        assert!(start.elapsed() < Duration::from_secs(60), "{} are used", used(&server));
+        assert!(start.elapsed() < PATIENCE, "{} are used", used(&server));
         for _ in 0..20 {
             redis::cmd("PING").query::<String>(&mut connection).expect("PING");
         }
-        let now: u64 = server.info("evicted_keys").parse().expect("a number");
-        slices += u32::from(now > evicted);
-        evicted = now;
     }
-    // In one go it would be a single slice.
-    assert!(slices >= 3, "{slices}");
-    let most: u64 = server.info("eviction_most_keys_per_turn").parse().expect("a number");
-    println!("{evicted} keys went in {slices} looks, {most} in a turn of the loop at most");
+    let number = |field: &str| server.info(field).parse::<u64>().expect("a number");
+    let (evicted, most) = (number("evicted_keys"), number("eviction_most_keys_per_turn"));
+    println!("{evicted} keys went, {most} in a turn of the loop at most");
     // Whatever the machine does: a turn takes a slice, half a millisecond, and no machine gives so
-    // many keys up in that.
+    // many keys up in that. In each turn whoever asks is answered.
     assert!(evicted > 100_000 && (1..10_000).contains(&most), "{most} of {evicted}");
     assert_eq!(server.info("current_eviction_exceeded_time"), "0");
     assert_ne!(server.info("total_eviction_exceeded_time"), "0");
@@ -286,9 +299,5 @@ fn what_the_kernel_counts_can_be_limited() {
     // Without defragmentation more must go than a compact heap would lose.
     assert!(keys > 10_000, "{keys}");
     // RSS is looked at ten times a second.
-    let start = Instant::now();
-    while rss() > 62 * MIB {
-        assert!(start.elapsed() < Duration::from_secs(20), "{} are resident", rss());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for("no more is resident than was allowed", || rss() <= 62 * MIB);
 }

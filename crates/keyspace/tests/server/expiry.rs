@@ -1,6 +1,6 @@
 //! Expiry under a steady churn, and flushing: what waits for nobody, by counts.
 
-use crate::support::Server;
+use crate::support::{PATIENCE, Server, wait_for};
 use redis::{Connection, cmd};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,11 @@ fn store(it: &mut Connection, from: u64, to: u64) {
 }
 
 /// Keys in memory, and how many of them are dead. Both are asked for at once, so they are answered
-/// in one turn of the loop; KEYS leaves out what has expired.
+/// in one turn of the loop; KEYS leaves out what has expired. A turn begins with what is asked and
+/// ends with work that waits: two before that, so that a server that the machine has kept waiting
+/// has been through one.
 fn dead(it: &mut Connection) -> (usize, usize) {
+    (0..2).for_each(|_| _ = cmd("PING").query::<String>(it).expect("PONG"));
     let (all, live): (usize, Vec<String>) =
         redis::pipe().cmd("DBSIZE").cmd("KEYS").arg("*").query(it).expect("both");
     (all, all.saturating_sub(live.len()))
@@ -64,16 +67,17 @@ fn hardly_any_dead_key_holds_memory() {
     assert!(stale() <= 1.0, "{}", stale());
     // Nobody removes them any more: both figures must tell.
     let () = cmd("DEBUG").arg(&["SET-ACTIVE-EXPIRE", "0"]).query(&mut it).expect("OK");
-    let mean = churn(&mut it, &mut number, Duration::from_secs(3));
+    let start = Instant::now();
+    let mut mean = churn(&mut it, &mut number, Duration::from_secs(3));
+    // INFO's is a running mean over ticks, which may be few.
+    while stale() <= 5.0 && start.elapsed() < PATIENCE {
+        mean = churn(&mut it, &mut number, Duration::from_secs(1));
+    }
     println!("without active expiry {mean:.2} % were dead, INFO says {:.2} %", stale());
     assert!(mean > 5.0 && stale() > 5.0, "{mean} {}", stale());
     let (_, dead) = dead(&mut it);
     let () = cmd("DEBUG").arg(&["SET-ACTIVE-EXPIRE", "1"]).query(&mut it).expect("OK");
-    let start = Instant::now();
-    while self::dead(&mut it).1 * 20 > dead {
-        assert!(start.elapsed() < Duration::from_secs(20), "they stay");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for("they go", || self::dead(&mut it).1 * 20 <= dead);
 }
 
 #[test]
@@ -93,11 +97,7 @@ fn few_huge_keys_are_flushed_in_the_background() {
         let () = cmd(flush[0]).arg(&flush[1..]).query(&mut it).expect("OK");
         sent += if flush[1] == "ASYNC" { 2 } else { 0 };
         assert_eq!(cmd("DBSIZE").query::<usize>(&mut it), Ok(0));
-        let start = Instant::now();
-        while server.info("lazyfree_pending_objects") != "0" {
-            assert!(start.elapsed() < Duration::from_secs(20), "they are not freed");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for("they are freed", || server.info("lazyfree_pending_objects") == "0");
         assert_eq!(server.info("lazyfreed_objects"), sent.to_string(), "{flush:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! INFO, RESETSTAT, REWRITE and the doctor, as clients see them.
 
-use crate::clients::{account, wait_for};
-use crate::support::Server;
+use crate::clients::account;
+use crate::support::{Server, wait_for};
 use redis::{Connection, cmd};
 
 fn info(it: &mut Connection, sections: &[&str]) -> String {
@@ -73,7 +73,7 @@ fn counts_and_their_reset() {
     assert_eq!(field(&text, "errorstat_WRONGTYPE"), "count=1");
     assert!(field(&text, "cmdstat_lpush").contains("calls=1"));
     let ttl: f64 = field(&text, "db0").rsplit('=').next().unwrap().parse().expect("a number");
-    assert!((990e3..=1000e3).contains(&ttl), "{ttl}");
+    assert!((900e3..=1000e3).contains(&ttl), "{ttl}");
     let () = cmd("CONFIG").arg("RESETSTAT").query(&mut it).expect("OK");
     let text = info(&mut it, &["everything"]);
     assert!(!text.contains("errorstat_") && !text.contains("cmdstat_lpush"));
@@ -213,22 +213,34 @@ fn the_other_allocator_answers_too() {
 fn the_doctor_tells_what_it_finds() {
     let server = Server::start(&[]);
     let mut it = server.connect();
-    let mut doctor = || cmd("MEMORY").arg("DOCTOR").query::<String>(&mut it).expect("a text");
-    assert!(doctor().contains("empty"));
+    // What it tells, and the peak by what is used at the same moment.
+    let mut doctor = || {
+        let (memory, told): (String, String) = redis::pipe()
+            .cmd("INFO")
+            .arg("memory")
+            .cmd("MEMORY")
+            .arg("DOCTOR")
+            .query(&mut it)
+            .expect("two texts");
+        let number = |name: &str| field(&memory, name).parse::<f64>().expect("a number");
+        (told, number("used_memory_peak") / number("used_memory"))
+    };
+    assert!(doctor().0.contains("empty"));
     // Half a request: a buffer, and nothing in the dataset.
     let mut raw = server.raw();
     raw.send(b"*2\r\n$4\r\nECHO\r\n$90000000\r\n");
     raw.send(&vec![b'x'; 30 << 20]);
     wait_for("it arrives", || account(&server, "client_query_buffers") >= 30 << 20);
-    let told = doctor();
+    let (told, peak) = doctor();
     for title in ["Big client buffers", "Buffers out of proportion"] {
         assert!(told.contains(&format!(" * {title}: ")), "{told}");
     }
-    assert!(!told.contains(" * Peak memory: "), "{told}");
+    // Spare room comes and goes with how it arrives.
+    assert_eq!(told.contains(" * Peak memory: "), peak > 1.5, "{peak} {told}");
     drop(raw);
     wait_for("it goes", || account(&server, "client_query_buffers") == 0);
     it_set(&mut server.connect(), "k", 6_000_000);
-    let told = doctor();
+    let (told, _) = doctor();
     assert!(told.contains(" * Peak memory: at its peak this instance used "), "{told}");
     assert!(!told.contains("buffers"), "{told}");
 }

@@ -1,6 +1,6 @@
 //! The page over HTTP: what is served, who may act, and what headless Chromium makes of it.
 
-use crate::support::{Raw, outer_address};
+use crate::support::{PATIENCE, Raw, outer_address, wait_for};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -57,7 +57,7 @@ impl Page {
     /// The same at this address.
     fn ask_at(&self, address: IpAddr, line: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect((address, self.http_port)).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let request = format!("{line} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("it takes them");
         let mut answer = String::new();
@@ -218,11 +218,7 @@ fn one_pass_of_defragmentation_can_be_asked_for() {
     assert_eq!(moved(&mut it), 0);
     let token = format!("Host: localhost\r\nX-Keyspace-Token: {}\r\n", page.token);
     assert_eq!(page.ask("POST /api/defrag", &token).0, 200);
-    let start = std::time::Instant::now();
-    while moved(&mut it) == 0 {
-        assert!(start.elapsed() < Duration::from_secs(60), "the pass does not end");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for("the pass ends", || moved(&mut it) != 0);
     let state = page.state();
     assert_eq!(state["server"]["active_defrag"], false, "it stays off");
     std::thread::sleep(Duration::from_millis(300));

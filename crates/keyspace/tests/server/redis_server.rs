@@ -1,5 +1,6 @@
 //! The installed redis-server, to compare with; and a reader of replies as they come.
 
+use crate::support::PATIENCE;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -40,7 +41,7 @@ impl RedisServer {
 
     /// A connection.
     pub fn connect(&self) -> Peer {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + PATIENCE;
         loop {
             match UnixStream::connect(self.socket()) {
                 Ok(stream) => {

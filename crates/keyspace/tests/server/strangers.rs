@@ -1,7 +1,7 @@
 //! Those who have not said the password, or come from elsewhere: what they get, and what they cost.
 
-use crate::clients::{account, wait_for};
-use crate::support::{Server, outer_address};
+use crate::clients::account;
+use crate::support::{Server, outer_address, wait_for};
 use std::io::{Read, Write};
 
 const REFUSED: &[u8] = b"-NOAUTH Authentication required.\r\n";

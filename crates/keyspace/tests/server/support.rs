@@ -1,9 +1,22 @@
 //! Starts servers on free ports and talks to them, through a client library or byte by byte.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Whatever is waited for has come by then, however slow and busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits for something to come true.
+#[track_caller]
+pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_true() {
+        assert!(started.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 /// A server, stopped at the end of its test.
 pub struct Server {
@@ -49,7 +62,7 @@ impl Server {
             .expect("the program starts");
         let start = Instant::now();
         while child.try_wait().expect("it was started").is_none() {
-            if start.elapsed() > Duration::from_secs(20) {
+            if start.elapsed() > PATIENCE {
                 // It would never end.
                 let _ = child.kill();
             }
@@ -77,7 +90,7 @@ impl Server {
     /// A bare connection to this address.
     pub fn raw_at(&self, address: IpAddr) -> Raw {
         let stream = TcpStream::connect((address, self.port)).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Raw { stream }
     }
 
@@ -142,8 +155,51 @@ impl Raw {
         self.expect(wanted.as_bytes());
     }
 
-    /// Whether the server has closed the connection.
+    /// Receives up to the end of these bytes, however many reads that takes.
+    pub fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(end) {
+            let mut one = [0];
+            self.stream.read_exact(&mut one).expect("more of an answer");
+            bytes.push(one[0]);
+        }
+        bytes
+    }
+
+    /// Sends a line and receives a text.
+    pub fn text(&mut self, line: &str) -> String {
+        self.send(line.as_bytes());
+        self.send(b"\r\n");
+        let head = String::from_utf8(self.until(b"\r\n")).expect("a line");
+        let length = head.trim_end().strip_prefix('$').and_then(|it| it.parse::<usize>().ok());
+        let mut bytes = vec![0; length.unwrap_or_else(|| panic!("no text: {head}")) + 2];
+        self.stream.read_exact(&mut bytes).expect("the rest of it");
+        String::from_utf8_lossy(&bytes[..bytes.len() - 2]).into_owned()
+    }
+
+    /// Whether the server has closed the connection; `false` if it has said something.
     pub fn is_closed(&mut self) -> bool {
-        !matches!(self.stream.read(&mut [0]), Ok(1))
+        match self.stream.read(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => {
+                assert_ne!(error.kind(), ErrorKind::WouldBlock, "neither a word nor the end");
+                true
+            }
+        }
+    }
+
+    /// Reads until the end; returns how much that was.
+    pub fn drain(&mut self) -> usize {
+        let (mut bytes, mut sum) = (vec![0; 1 << 16], 0);
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return sum,
+                Ok(count) => sum += count,
+                Err(error) => {
+                    assert_ne!(error.kind(), ErrorKind::WouldBlock, "there is no end");
+                    return sum;
+                }
+            }
+        }
     }
 }
