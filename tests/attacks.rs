@@ -473,7 +473,7 @@ fn watch_the_end() {
     // SAFETY: a valid handler.
     unsafe { libc::signal(libc::SIGABRT, handler as *const () as usize) };
     // SAFETY: takes a number.
-    unsafe { libc::alarm(20) };
+    unsafe { libc::alarm(300) };
 }
 
 /// Calls itself until the stack ends.

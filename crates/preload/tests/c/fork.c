@@ -21,7 +21,7 @@ int main(void) {
         pid_t pid = fork();
         CHECK(pid >= 0, "fork");
         if (pid == 0) {
-            alarm(10);
+            alarm(300);
             for (size_t size = 1; size < 200000; size += size / 8 + 1) {
                 void *volatile block = malloc(size);
                 free(block);

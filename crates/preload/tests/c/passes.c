@@ -26,7 +26,7 @@ static void *work(void *arg) {
 
 /* Whether a pass of its own is possible, and moves what should move. */
 static void child(void) {
-    alarm(20);
+    alarm(300);
     tallow_defrag_end();
     for (int round = 0; round < 2; round++) {
         void *some[2000];

@@ -1,24 +1,24 @@
 //! A Redis server under its own benchmark.
 
-use crate::support::{Kind, installed, of_each_kind, preloaded};
+use crate::support::{Kind, PATIENCE, folder, installed, of_each_kind, preloaded};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 of_each_kind! { redis }
 
 /// A client that knows as much of the protocol as is needed here.
-struct Client(BufReader<TcpStream>);
+struct Client(BufReader<UnixStream>);
 
 impl Client {
-    fn connect(port: u16) -> Self {
-        let until = Instant::now() + Duration::from_secs(30);
+    fn connect(socket: &Path) -> Self {
+        let until = Instant::now() + PATIENCE;
         loop {
-            match TcpStream::connect(("127.0.0.1", port)) {
+            match UnixStream::connect(socket) {
                 Ok(stream) => {
-                    let timeout = Some(Duration::from_secs(30));
-                    stream.set_read_timeout(timeout).expect("a timeout");
+                    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
                     return Self(BufReader::new(stream));
                 }
                 Err(error) => assert!(Instant::now() < until, "the server is not there: {error}"),
@@ -47,19 +47,20 @@ fn redis(kind: Kind) {
     if !installed("redis-server") || !installed("redis-benchmark") {
         return;
     }
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("it is bound").port();
-    drop(listener);
+    // A port that is free now may be somebody else's before the server has it.
+    let folder = folder();
+    let path = folder.path().join("redis.sock");
+    let socket = path.to_str().expect("a path of text");
     let server = preloaded(kind, "redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--port", "0", "--unixsocket", socket])
         .args(["--save", "", "--appendonly", "no", "--dir", "/"])
         .start();
-    let mut client = Client::connect(port);
+    let mut client = Client::connect(&path);
     assert_eq!(client.ask("PING"), "+PONG");
 
     let commands = "ping,set,get,incr,lpush,rpop,sadd,hset,spop,zadd,lrange_100,mset";
     let benchmark = preloaded(kind, "redis-benchmark")
-        .args(["-p", &port.to_string(), "-n", "20000", "-r", "10000", "-d", "100", "-P", "8", "-q"])
+        .args(["-s", socket, "-n", "20000", "-r", "10000", "-d", "100", "-P", "8", "-q"])
         .args(["-t", commands])
         .run()
         .ok();

@@ -101,7 +101,7 @@ fn without_decay_memory_goes_back_at_once(kind: Kind) {
 
 fn the_janitor_works_while_the_program_sleeps_and_ends_with_it(kind: Kind) {
     let settings = [("TALLOW_JANITOR", "1"), ("TALLOW_DECAY_MS", "200")];
-    let Some(run) = run(kind, "giving.c", "20000 fork", &settings) else { return };
+    let Some(run) = run(kind, "giving.c", "300000 fork", &settings) else { return };
     let run = run.said_ok();
     assert_eq!(run.lines(), [""; 0]);
     // Parent and child.
