@@ -1,6 +1,6 @@
 //! The books: every byte of RSS is somewhere, at every stage of a churn.
 
-use crate::support::Server;
+use crate::support::{Server, wait_for};
 use redis::{Connection, Value, cmd};
 use std::collections::HashMap;
 
@@ -77,9 +77,7 @@ fn the_sum_of_everything_is_rss_at_every_stage_of_a_churn() {
         let () = pipe.pexpire(format!("key:{i:012}"), 1).ignore().query(&mut it).expect("set");
     }
     let keys = |it: &mut Connection| cmd("DBSIZE").query::<usize>(it).expect("a count");
-    while keys(&mut it) > KEYS / 5 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_for("they expire", || keys(&mut it) <= KEYS / 5);
     let expired = balance(&mut it, "80 % expired");
     assert!(expired["tallow.sum/free_in_slabs"] > expired["tallow.sum/account.dataset"]);
     let () = cmd("MEMORY").arg("PURGE").query(&mut it).expect("OK");
@@ -95,12 +93,9 @@ fn the_sum_of_everything_is_rss_at_every_stage_of_a_churn() {
     ];
     let () = cmd("CONFIG").arg("SET").arg(&settings).query(&mut it).expect("OK");
     let evacuable = |server: &Server| server.info("tallow_evacuable").parse::<f64>().expect("one");
-    for _ in 0..300 {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        if server.info("active_defrag_running") == "0" && evacuable(&server) < 2e6 {
-            break;
-        }
-    }
+    wait_for("it is defragmented", || {
+        server.info("active_defrag_running") == "0" && evacuable(&server) < 2e6
+    });
     let defragmented = balance(&mut it, "defragmented");
     assert!(defragmented["tallow.sum.rss"] < purged["tallow.sum.rss"]);
     let () = cmd("FLUSHALL").arg("SYNC").query(&mut it).expect("OK");
