@@ -336,8 +336,7 @@ unsafe fn recount() -> Result<Audit, AuditError> {
     let punched = CENTRAL.holes.pages.load(Ordering::Relaxed);
     counted.check("punched pages", None, punched as i64, counted.punched as i64);
     counted.audit.free_bytes = (booked.free_pages as u64) << LG_PAGE;
-    // SAFETY: as above.
-    let large = unsafe { CENTRAL.large.books_held() };
+    let large = booked.blocks;
     counted.check("large blocks", None, large.count as i64, counted.large_count as i64);
     let large_bytes = counted.audit.large_bytes as i64;
     counted.check("bytes of large blocks", None, large.bytes as i64, large_bytes);

@@ -5,6 +5,7 @@
 
 use crate::config::SEGMENT_PAGES;
 use crate::sync::{AtomicU64, Ordering};
+use core::ops::RangeInclusive;
 
 const WORDS: usize = SEGMENT_PAGES / 64;
 
@@ -20,28 +21,49 @@ pub(crate) const fn mask(from: usize, len: usize) -> u64 {
     if len == 0 { 0 } else { (u64::MAX >> (64 - len)) << from }
 }
 
-/// Calls `f(word index, mask)` for each word that `from..from + len` touches.
+/// `n` rounded up to a multiple of `to`, a power of two that is known at run time only:
+/// without a division.
 #[inline]
-fn each_word(from: usize, len: usize, mut f: impl FnMut(usize, u64)) {
-    let mut at = from;
-    let end = from + len;
-    while at < end {
-        let bit = at % 64;
-        let n = (64 - bit).min(end - at);
-        f(at / 64, mask(bit, n));
-        at += n;
-    }
+pub(crate) const fn round_up(n: usize, to: usize) -> usize {
+    debug_assert!(to.is_power_of_two());
+    (n + (to - 1)) & !(to - 1)
+}
+
+/// The words that the pages `from..from + len` touch, and the masks of the first and the
+/// last one. `len` is not 0.
+#[inline]
+fn span(from: usize, len: usize) -> (RangeInclusive<usize>, u64, u64) {
+    let last = from + len - 1;
+    (from / 64..=last / 64, u64::MAX << (from % 64), u64::MAX >> (63 - last % 64))
 }
 
 impl PageSet {
     pub(crate) const EMPTY: Self = Self { words: [0; WORDS] };
 
+    /// Calls `f(word, mask)` for each word that `from..from + len` touches.
+    #[inline]
+    fn change(&mut self, from: usize, len: usize, mut f: impl FnMut(&mut u64, u64)) {
+        if len == 0 {
+            return;
+        }
+        let (words, head, tail) = span(from, len);
+        match &mut self.words[words] {
+            [] => {}
+            [only] => f(only, head & tail),
+            [first, between @ .., last] => {
+                f(first, head);
+                between.iter_mut().for_each(|word| f(word, u64::MAX));
+                f(last, tail);
+            }
+        }
+    }
+
     pub(crate) fn insert(&mut self, from: usize, len: usize) {
-        each_word(from, len, |w, m| self.words[w] |= m);
+        self.change(from, len, |word, mask| *word |= mask);
     }
 
     pub(crate) fn remove(&mut self, from: usize, len: usize) {
-        each_word(from, len, |w, m| self.words[w] &= !m);
+        self.change(from, len, |word, mask| *word &= !mask);
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -50,9 +72,19 @@ impl PageSet {
 
     /// Pages of `from..from + len` that are in the set.
     pub(crate) fn count_in(&self, from: usize, len: usize) -> usize {
-        let mut n = 0;
-        each_word(from, len, |w, m| n += (self.words[w] & m).count_ones() as usize);
-        n
+        if len == 0 {
+            return 0;
+        }
+        let (words, head, tail) = span(from, len);
+        let count = |word: u64| word.count_ones() as usize;
+        match &self.words[words] {
+            [] => 0,
+            [only] => count(only & head & tail),
+            [first, between @ .., last] => {
+                let between: usize = between.iter().copied().map(count).sum();
+                count(first & head) + between + count(last & tail)
+            }
+        }
     }
 
     pub(crate) fn contains_all(&self, from: usize, len: usize) -> bool {
@@ -107,7 +139,7 @@ impl PageSet {
     pub(crate) fn find_run(&self, len: usize, align: usize) -> (Option<usize>, usize) {
         let (mut at, mut longest) = (0, 0);
         while let Some((start, run)) = self.next_run(at) {
-            let first = start.next_multiple_of(align);
+            let first = round_up(start, align);
             if first + len <= start + run {
                 return (Some(first), longest.max(run));
             }
@@ -201,6 +233,18 @@ mod tests {
             set.count() == plain.iter().filter(|&&b| b).count()
                 && found == expected
                 && (found.is_some() || longest == true_longest)
+        }
+
+        fn counting_and_removing_agree_with_it(runs: Vec<(u16, u16)>, from: u16, len: u16) -> bool {
+            let (mut set, mut plain) = model(&runs);
+            let from = usize::from(from) % SEGMENT_PAGES;
+            let len = usize::from(len) % (SEGMENT_PAGES - from + 1);
+            let there = plain[from..from + len].iter().filter(|&&b| b).count();
+            plain[from..from + len].fill(false);
+            let counted = set.count_in(from, len);
+            set.remove(from, len);
+            counted == there
+                && (0..SEGMENT_PAGES).all(|page| (set.count_in(page, 1) == 1) == plain[page])
         }
 
         fn run_around_is_maximal(runs: Vec<(u16, u16)>, at: u16) -> bool {

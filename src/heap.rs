@@ -11,6 +11,7 @@
 pub(crate) mod harden;
 
 use crate::arena::{CENTRAL, large};
+use crate::bits::round_up;
 use crate::class::{self, Class};
 use crate::config::{HARDENED, LG_PAGE, PAGE_BYTES, SMALL_MAX_BYTES};
 use crate::error::Corruption;
@@ -203,7 +204,7 @@ fn allocate_block<const COUNTED: bool>(
 
 /// The bytes of a block that is not small: whole pages of the system's.
 fn in_pages(size: usize) -> usize {
-    size.next_multiple_of(os::page_bytes())
+    round_up(size, os::page_bytes())
 }
 
 /// Whether a block of that size lies at that address, for the hardened mode, which looks
@@ -295,7 +296,7 @@ unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Optio
             unsafe { CENTRAL.large.resize(&CENTRAL.pages, at, old_size, new_size) }.then_some(at)
         }
         // A remapped block is aligned to a page, no further.
-        (false, false) if align <= crate::os::mapping_align() => {
+        (false, false) if os::aligns_mappings_to(align) => {
             // SAFETY: the caller's promise.
             unsafe { CENTRAL.huge.resize(at, old_size, new_size) }
         }

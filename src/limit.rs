@@ -299,7 +299,7 @@ fn measured(measure: Measure) -> usize {
                 })
                 .sum();
             let guarded = if HARDENED { GUARDED.books().0.bytes } else { 0 };
-            let blocks = CENTRAL.large.books().bytes + CENTRAL.huge.books().bytes + guarded;
+            let blocks = CENTRAL.pages.books().blocks.bytes + CENTRAL.huge.books().bytes + guarded;
             usize::try_from(small).unwrap_or(0) + blocks
         }
         Measure::Resident => {

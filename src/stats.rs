@@ -17,12 +17,12 @@ use crate::account::{AccountStats, accounts};
 use crate::arena::CENTRAL;
 use crate::arena::bin::SlabCounts;
 use crate::arena::guarded::GUARDED;
-use crate::arena::large::BlockBooks;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{HARDENED, LG_PAGE, MAX_ACCOUNTS};
 use crate::defrag::{self, DefragStats};
 use crate::limit::{self, LimitStats};
 use crate::os::{self, OsCalls};
+use crate::pages::BlockBooks;
 use crate::segment::Entry;
 use crate::slab::Slab;
 use crate::sync::Ordering;
@@ -210,11 +210,12 @@ pub fn stats() -> Snapshot {
         Some(class) => class_stats(class, &counts(class), &books),
         None => ClassStats::default(),
     });
-    // Before the pages that large blocks lie in: allocated <= active.
-    let (large, huge) = (CENTRAL.large.books(), CENTRAL.huge.books());
+    let huge = CENTRAL.huge.books();
     let (guarded, guarded_pages) =
         if HARDENED { GUARDED.books() } else { (BlockBooks::default(), 0) };
+    // Pages and the large blocks that lie in them, of one moment: allocated <= active.
     let (pages, meta) = (CENTRAL.pages.books(), CENTRAL.meta.bytes());
+    let large = pages.blocks;
     let small: u64 = classes.iter().map(|c: &ClassStats| c.allocated_bytes).sum();
     let cached = classes.iter().map(|c| c.regions_cached * c.region_bytes).sum();
     let page_bytes = |n: usize| (n as u64) << LG_PAGE;

@@ -92,6 +92,9 @@
 //! - *Sums of bytes, stage, early frees, pointers to record and tallies, the mark of being
 //!   in a callback:* `Relaxed`, of their own thread. Others read the sums: each alone is
 //!   right, both together within what is on its way (T5).
+//! - *A record's count of blocks, and the look whether a cache was recalled, of its own thread:*
+//!   `Relaxed`. What is recalled is found out again under the record's lock; a look that comes
+//!   too early is made again with the next block.
 //! - *List of records:* published with `Release`, walked with `Acquire`; `next` is written
 //!   before and never again (T4), so `Relaxed`. The free list, the count and the room for
 //!   more items are under locks: `Relaxed`. A record's tallies are published with `Release`

@@ -5,6 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 use std::process::{Command, ExitCode, Output};
+use std::sync::Barrier;
 
 #[global_allocator]
 static ALLOC: tallow::Tallow = tallow::Tallow::new();
@@ -174,6 +175,43 @@ fn broken_programs_are_stopped_with_one_line() {
     }
 }
 
+/// What a purge leaves in another thread's cache goes back with that thread's next block,
+/// though it is no small one.
+fn a_large_block_hands_back_what_a_purge_left() {
+    const BYTES: usize = 3000;
+    let cached = || {
+        let stats = tallow::stats();
+        let class = stats.classes.iter().find(|it| it.region_bytes >= BYTES as u64);
+        class.expect("a class").regions_cached
+    };
+    let before = cached();
+    let turn = Barrier::new(2);
+    // Asserted when the thread has ended, which waits for its turns.
+    let [full, left, handed_back] = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            drop(black_box(vec![vec![1u8; BYTES]; 3]));
+            turn.wait();
+            turn.wait();
+            drop(black_box(vec![1u8; 100_000]));
+            turn.wait();
+            turn.wait();
+        });
+        turn.wait();
+        let full = cached();
+        tallow::purge();
+        let left = cached();
+        turn.wait();
+        turn.wait();
+        let handed_back = cached();
+        turn.wait();
+        [full, left, handed_back]
+    });
+    assert!(full > before, "{full} of {before}");
+    assert!(left > 0, "nothing is left to be handed back");
+    assert_eq!(handed_back, 0);
+    balanced();
+}
+
 /// A process whose address space ends gets null, and goes on.
 fn out_of_address_space_is_null() {
     let this = std::env::current_exe().expect("this program has a path");
@@ -214,10 +252,14 @@ fn main() -> ExitCode {
         // The listing that test runners ask for.
         [_, "--list", ..] => {}
         _ => {
-            let tests: [(&str, fn()); 5] = [
+            let tests: [(&str, fn()); 6] = [
                 ("blocks_from_before_main_live_on", blocks_from_before_main_live_on),
                 ("requested_and_allocated_are_exact", requested_and_allocated_are_exact),
                 ("a_snapshot_allocates_nothing", a_snapshot_allocates_nothing),
+                (
+                    "a_large_block_hands_back_what_a_purge_left",
+                    a_large_block_hands_back_what_a_purge_left,
+                ),
                 (
                     "broken_programs_are_stopped_with_one_line",
                     broken_programs_are_stopped_with_one_line,

@@ -252,14 +252,14 @@ impl Central {
     /// # Safety
     /// As for [`Huge::free`].
     pub(crate) unsafe fn free_huge(&self, block: NonNull<u8>, size: usize) {
-        let may_wait = self.pages.decay_ms() != Some(0);
         // SAFETY: the caller's promise.
-        unsafe { self.huge.free(&self.meta, block, size, may_wait) };
+        unsafe { self.huge.free(block, size) };
     }
 
     /// Sets the decay time: `Some(0)` gives back at once, `None` never.
     pub(crate) fn set_decay(&self, time_ms: Option<u64>) {
         self.pages.set_decay(time_ms);
+        self.huge.set_decays(time_ms != Some(0));
         if time_ms == Some(0) {
             self.clear_waiting();
         }

@@ -12,13 +12,13 @@
 //! The places are no part of any segment, so a free that finds no slab asks here; the
 //! hot path does not.
 
-use super::large::BlockBooks;
 use crate::config::{GUARD_QUARANTINE, GUARD_SLOTS, SMALL_MAX_BYTES};
 use crate::error::{Corruption, Line};
 use crate::lock::Lock;
 use crate::os::fault::Wanted;
 use crate::os::trace::Trace;
 use crate::os::{self, Access};
+use crate::pages::BlockBooks;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 use core::fmt::Write as _;
 use core::ptr::{self, NonNull};
@@ -77,7 +77,7 @@ pub(crate) static GUARDED: Guarded = Guarded {
         free: [0; GUARD_SLOTS],
         first: 0,
         free_count: 0,
-        books: BlockBooks { count: 0, bytes: 0 },
+        books: BlockBooks::NONE,
         page_bytes: 0,
         used: 0,
     }),

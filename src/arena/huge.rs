@@ -8,14 +8,13 @@
 #[cfg(all(test, loom))]
 mod model;
 
-use super::large::BlockBooks;
 use super::shelf::{Shelf, Shelved};
 use crate::config::{HARDENED, HUGE_PAGE_BYTES};
 use crate::error::Corruption;
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::os;
-use crate::pages::Extent;
+use crate::pages::{BlockBooks, Extent};
 use crate::settings::{HugePages, SETTINGS};
 use crate::sync::const_unless_loom;
 use core::ptr::{self, NonNull};
@@ -40,6 +39,10 @@ struct Table {
     buckets: [*mut Node; BUCKETS],
     books: BlockBooks,
     shelf: Shelf,
+    /// Nodes of blocks that have gone.
+    spare: *mut Node,
+    /// Whether freed blocks may wait on the shelf: not when memory is given back at once.
+    decays: bool,
 }
 
 // SAFETY: the nodes belong to the table.
@@ -126,7 +129,7 @@ fn advise(at: NonNull<u8>, old: usize, bytes: usize) {
 
 /// Whole OS pages; `None` on overflow.
 fn rounded(size: usize) -> Option<usize> {
-    size.checked_next_multiple_of(os::page_bytes())
+    size.checked_add(os::page_bytes() - 1).map(|it| it & !(os::page_bytes() - 1))
 }
 
 impl Shelved {
@@ -147,6 +150,30 @@ impl Shelved {
 }
 
 impl Table {
+    /// A node that is on no list; `None` when memory is out.
+    fn node(&mut self, meta: &Meta) -> Option<NonNull<Node>> {
+        let Some(node) = NonNull::new(self.spare) else {
+            return meta.take(size_of::<Node>()).map(NonNull::cast);
+        };
+        // SAFETY: spare nodes are valid, and the table's.
+        self.spare = unsafe { node.as_ref() }.next;
+        Some(node)
+    }
+
+    /// Keeps a node for another block.
+    fn keep(&mut self, node: NonNull<Node>) {
+        // SAFETY: a node that is on no list, of the table's.
+        unsafe { (*node.as_ptr()).next = self.spare };
+        self.spare = node.as_ptr();
+    }
+
+    /// Enters a block.
+    fn enter(&mut self, node: NonNull<Node>, address: usize, bytes: usize) {
+        // SAFETY: as above, and it has the room.
+        unsafe { node.write(Node { _first: 0, address, bytes, next: ptr::null_mut() }) };
+        self.link(node);
+    }
+
     fn link(&mut self, node: NonNull<Node>) {
         // SAFETY: the node is the table's from here on.
         let it = unsafe { &mut *node.as_ptr() };
@@ -198,8 +225,10 @@ impl Huge {
             Huge {
                 table: Lock::new(Table {
                     buckets: [ptr::null_mut(); BUCKETS],
-                    books: BlockBooks { count: 0, bytes: 0 },
+                    books: BlockBooks::NONE,
                     shelf: Shelf::new(),
+                    spare: ptr::null_mut(),
+                    decays: true,
                 }),
             }
         }
@@ -215,28 +244,27 @@ impl Huge {
         zeroed: bool,
     ) -> Option<Extent> {
         let bytes = rounded(size)?;
-        let node = meta.take(size_of::<Node>())?.cast::<Node>();
-        let old = if zeroed || align > os::mapping_align() { None } else { self.reuse(bytes) };
+        let may_be_old = !zeroed && may_wait(bytes) && os::aligns_mappings_to(align);
+        let mut table = self.table.lock();
+        let node = table.node(meta)?;
+        if may_be_old && let Some(it) = table.shelf.take(bytes) {
+            table.enter(node, it.address, bytes);
+            return it.start().map(|start| Extent { start, zeroed: false });
+        }
+        drop(table);
         let fresh = || fresh(bytes, align);
-        let out = || (self.clear_shelf() > 0).then(fresh).flatten();
-        let Some(at) = old.or_else(fresh).or_else(out) else {
-            // SAFETY: the node was taken just now, with this size.
-            unsafe { meta.give(node.cast(), size_of::<Node>()) };
-            return None;
-        };
-        let entry = Node { _first: 0, address: at.addr().get(), bytes, next: ptr::null_mut() };
-        // SAFETY: the node is ours and has the room.
-        unsafe { node.write(entry) };
-        self.table.lock().link(node);
-        Some(Extent { start: at, zeroed: old.is_none() })
+        let start = fresh().or_else(|| (self.clear_shelf() > 0).then(fresh).flatten());
+        let mut table = self.table.lock();
+        match start {
+            Some(start) => table.enter(node, start.addr().get(), bytes),
+            None => table.keep(node),
+        }
+        start.map(|start| Extent { start, zeroed: true })
     }
 
-    /// A block from the shelf, its contents unknown.
-    fn reuse(&self, bytes: usize) -> Option<NonNull<u8>> {
-        if !may_wait(bytes) {
-            return None;
-        }
-        self.table.lock().shelf.take(bytes)?.start()
+    /// Whether freed blocks may wait from now on.
+    pub(crate) fn set_decays(&self, decays: bool) {
+        self.table.lock().decays = decays;
     }
 
     /// Gives back some of what has waited on the shelf for long enough, and says
@@ -262,16 +290,17 @@ impl Huge {
         }
     }
 
-    /// Takes a block back, to be used again for a while if it `decays`; aborts when it is not
-    /// one of that size.
+    /// Takes a block back, to be used again for a while; aborts when it is not one of that
+    /// size.
     ///
     /// # Safety
     /// Nobody uses the block any more.
-    pub(crate) unsafe fn free(&self, meta: &Meta, at: NonNull<u8>, size: usize, decays: bool) {
+    pub(crate) unsafe fn free(&self, at: NonNull<u8>, size: usize) {
         let mut table = self.table.lock();
         let (node, bytes) = table.take_out(at, size);
+        table.keep(node);
         let address = at.addr().get();
-        let mut leaves = if decays && may_wait(bytes) {
+        let mut leaves = if table.decays && may_wait(bytes) {
             table.shelf.put(address, bytes, os::now_ms())
         } else {
             Some(Shelved::new(address, bytes))
@@ -282,8 +311,6 @@ impl Huge {
             it.give_back();
             leaves = self.table.lock().shelf.excess();
         }
-        // SAFETY: the node came from `meta` with this size.
-        unsafe { meta.give(node.cast(), size_of::<Node>()) };
     }
 
     /// Changes the size of a block, moving its pages if it must; `None` leaves
@@ -306,7 +333,7 @@ impl Huge {
         // and its new owner must find the table up to date.
         let mut table = self.table.lock();
         let (node, bytes) = table.take_out(at, old);
-        // SAFETY: the node is ours while it is off the table.
+        // SAFETY: the node is on no list.
         let it = unsafe { &mut *node.as_ptr() };
         let more = to.saturating_sub(bytes);
         if more > 0 && table.shelf.take_at(it.address + bytes, more) {

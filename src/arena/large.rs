@@ -4,31 +4,25 @@
 
 mod waiting;
 
+use crate::bits::round_up;
 use crate::config::{HARDENED, LARGE_MAX_BYTES, LG_PAGE};
 use crate::error::Corruption;
 use crate::lock::Lock;
 use crate::os::{self, Access};
-use crate::pages::{Extent, PageHeap, pages_for};
+use crate::pages::{Extent, Held, PageHeap, pages_for};
 use crate::segment::{Entry, Segment, guard_pages};
 use crate::settings::{Moment, Poison, SETTINGS};
 use crate::sync::const_unless_loom;
 use core::ptr::{self, NonNull};
 use waiting::{Waiter, Waiting};
 
-/// How many large blocks there are, and what they take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BlockBooks {
-    pub(crate) count: usize,
-    pub(crate) bytes: usize,
-}
-
-/// The large blocks. The lock makes page map and books change together.
+/// The large blocks. Page map and books change together, under the page heap's lock; what
+/// the hardened mode keeps of freed blocks has a lock of its own, which comes before.
 pub(crate) struct Large {
     state: Lock<State>,
 }
 
 struct State {
-    books: BlockBooks,
     /// Hardened: freed blocks whose guards the system did not make accessible. They
     /// count as blocks until it does.
     stuck: *mut Stuck,
@@ -55,36 +49,26 @@ pub(crate) fn serves(size: usize, align: usize) -> bool {
 
 /// The pages of a block of `size` bytes, in whole OS pages.
 fn block_pages(size: usize) -> usize {
-    pages_for(size.max(1).next_multiple_of(os::page_bytes()))
+    round_up(size.max(1), os::page_bytes()) >> LG_PAGE
 }
 
 impl Large {
     const_unless_loom! {
         pub(crate) fn new() -> Large {
-            let books = BlockBooks { count: 0, bytes: 0 };
             let waiting = Waiting::NONE;
-            Large { state: Lock::new(State { books, stuck: ptr::null_mut(), waiting }) }
+            Large { state: Lock::new(State { stuck: ptr::null_mut(), waiting }) }
         }
     }
 
     /// A block of `size` bytes; `None` when memory is out. May call the OS.
     pub(crate) fn allocate(&self, heap: &PageHeap, size: usize, align: usize) -> Option<Extent> {
         let pages = block_pages(size);
-        let mut state = self.state.lock();
-        if HARDENED && let Some(extent) = state.lend_again(pages, align) {
-            return Some(extent);
+        if HARDENED {
+            return self.state.lock().allocate(heap, pages, align);
         }
-        let books = &mut state.books;
-        let extent = if HARDENED {
-            guarded(heap, pages, align)?
-        } else {
-            heap.allocate(pages, pages_for(align))?
-        };
-        let address = extent.start.addr().get();
-        let segment = Segment::find(address)?;
-        segment.set_entry(Segment::page_of(address), 1, Entry::Large { pages });
-        books.count += 1;
-        books.bytes += pages << LG_PAGE;
+        let mut heap = heap.hold();
+        let extent = heap.allocate(pages, pages_for(align))?;
+        enter(&mut heap, extent.start.addr().get(), pages)?;
         Some(extent)
     }
 
@@ -93,18 +77,14 @@ impl Large {
     /// # Safety
     /// Nobody uses the block any more.
     pub(crate) unsafe fn free(&self, heap: &PageHeap, at: NonNull<u8>, size: usize) {
-        let mut state = self.state.lock();
-        let (_, _, pages) = find(at, size);
         if HARDENED {
-            state.check_not_stuck(at, size);
-            state.release_stuck(heap);
             // SAFETY: the caller's promise.
-            if unsafe { state.keep_back(heap, at, pages) } {
-                return;
-            }
+            return unsafe { self.state.lock().free(heap, at, size) };
         }
+        let heap = heap.hold();
+        let (segment, first, pages) = find(at, size);
         // SAFETY: the block's pages, which nobody uses any more.
-        unsafe { state.give_up(heap, at, pages) };
+        unsafe { lend_no_more(heap, segment, first, pages) };
     }
 
     /// Hardened: gives back what waits, or could not be given back. Returns the bytes.
@@ -140,42 +120,25 @@ impl Large {
         new: usize,
     ) -> bool {
         let to = block_pages(new);
-        let mut state = self.state.lock();
-        let (segment, first, pages) = find(at, old);
         if HARDENED {
-            state.check_not_stuck(at, old);
+            // SAFETY: the caller's promise.
+            return unsafe { self.state.lock().resize(heap, at, old, to) };
         }
-        if HARDENED && to != pages {
-            if !move_guard(heap, segment, first, pages, to) {
-                return false;
-            }
-        } else if to > pages {
-            // SAFETY: the run is lent to this block.
-            if !unsafe { heap.extend(at, pages, to) } {
-                return false;
-            }
-        } else if to < pages {
+        let mut held = heap.hold();
+        let (segment, first, pages) = find(at, old);
+        // SAFETY: the run is lent to this block.
+        if to > pages && !unsafe { held.extend(at, pages, to) } {
+            return false;
+        }
+        change_entry(&mut held, segment, first, pages, to);
+        if to < pages {
             let tail = segment.page_at(first + to);
-            // SAFETY: the tail is part of the run, and is given up here.
+            // SAFETY: the tail was part of the run, and is given up here.
             unsafe { clear_tail(tail, pages - to) };
             // SAFETY: as above.
-            unsafe { heap.free(tail, pages - to) };
+            unsafe { held.free(tail, pages - to) };
         }
-        let books = &mut state.books;
-        segment.set_entry(first, 1, Entry::Large { pages: to });
-        books.bytes = books.bytes - (pages << LG_PAGE) + (to << LG_PAGE);
         true
-    }
-
-    pub(crate) fn books(&self) -> BlockBooks {
-        self.state.lock().books
-    }
-
-    /// # Safety
-    /// The caller holds the lock by [`Large::raw_lock`].
-    pub(crate) unsafe fn books_held(&self) -> BlockBooks {
-        // SAFETY: the caller's promise.
-        unsafe { self.state.value_held() }.books
     }
 
     pub(crate) fn raw_lock(&self) {
@@ -191,6 +154,45 @@ impl Large {
 }
 
 impl State {
+    /// [`Large::allocate`], hardened.
+    fn allocate(&mut self, heap: &PageHeap, pages: usize, align: usize) -> Option<Extent> {
+        if let Some(extent) = self.lend_again(heap, pages, align) {
+            return Some(extent);
+        }
+        let extent = guarded(heap, pages, align)?;
+        enter(&mut heap.hold(), extent.start.addr().get(), pages)?;
+        Some(extent)
+    }
+
+    /// [`Large::free`], hardened.
+    ///
+    /// # Safety
+    /// As for that.
+    unsafe fn free(&mut self, heap: &PageHeap, at: NonNull<u8>, size: usize) {
+        let (_, _, pages) = find(at, size);
+        self.check_not_stuck(at, size);
+        self.release_stuck(heap);
+        // SAFETY: the caller's promise.
+        if !unsafe { self.keep_back(heap, at, pages) } {
+            // SAFETY: as above.
+            unsafe { self.give_up(heap, at, pages) };
+        }
+    }
+
+    /// [`Large::resize`], hardened, to so many pages.
+    ///
+    /// # Safety
+    /// As for that.
+    unsafe fn resize(&mut self, heap: &PageHeap, at: NonNull<u8>, old: usize, to: usize) -> bool {
+        let (segment, first, pages) = find(at, old);
+        self.check_not_stuck(at, old);
+        if to != pages && !move_guard(heap, segment, first, pages, to) {
+            return false;
+        }
+        change_entry(&mut heap.hold(), segment, first, pages, to);
+        true
+    }
+
     /// Aborts if a block has been freed, and waits in the list.
     fn check_not_stuck(&self, at: NonNull<u8>, size: usize) {
         if self.is_stuck(at) {
@@ -230,21 +232,17 @@ impl State {
         let address = at.addr().get();
         let Some(segment) = Segment::find(address) else { return };
         let first = Segment::page_of(address);
-        if HARDENED {
-            // SAFETY: the caller's promise.
-            unsafe { clear(at, pages) };
-            if !unguard(segment, first, pages) {
-                let stuck = at.cast::<Stuck>();
-                // SAFETY: the block is larger than that, and aligned to a page.
-                unsafe { stuck.write(Stuck { next: self.stuck, pages }) };
-                self.stuck = stuck.as_ptr();
-                return;
-            }
-        }
-        self.books.count -= 1;
-        self.books.bytes -= pages << LG_PAGE;
         // SAFETY: the caller's promise.
-        unsafe { lend_no_more(heap, segment, first, pages) };
+        unsafe { clear(at, pages) };
+        if !unguard(segment, first, pages) {
+            let stuck = at.cast::<Stuck>();
+            // SAFETY: the block is larger than that, and aligned to a page.
+            unsafe { stuck.write(Stuck { next: self.stuck, pages }) };
+            self.stuck = stuck.as_ptr();
+            return;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { lend_no_more(heap.hold(), segment, first, pages) };
     }
 
     /// Has a freed block wait, inaccessible, if it may. `false`: nothing was done.
@@ -268,15 +266,15 @@ impl State {
         // SAFETY: as above.
         unsafe { os::protect(at, bytes, Access::None) };
         self.waiting.push(Waiter { address, pages, since_ms: os::now_ms() });
+        let mut heap = heap.hold();
         segment.set_entry(Segment::page_of(address), 1, Entry::Freed { pages });
-        self.books.count -= 1;
-        self.books.bytes -= bytes;
+        heap.blocks().remove(bytes);
         true
     }
 
     /// The block that has waited longest, as it is with its guards, if enough others wait
     /// and it is what is wanted: two calls of the system's fewer.
-    fn lend_again(&mut self, pages: usize, align: usize) -> Option<Extent> {
+    fn lend_again(&mut self, heap: &PageHeap, pages: usize, align: usize) -> Option<Extent> {
         let it = self.waiting.first_of_many().filter(|it| it.pages == pages)?;
         let segment = Segment::find(it.address)?;
         let (first, bytes) = (Segment::page_of(it.address), pages << LG_PAGE);
@@ -286,9 +284,7 @@ impl State {
             return None;
         }
         self.waiting.pop();
-        segment.set_entry(first, 1, Entry::Large { pages });
-        self.books.count += 1;
-        self.books.bytes += bytes;
+        enter(&mut heap.hold(), it.address, pages)?;
         Some(Extent { start, zeroed: false })
     }
 
@@ -310,19 +306,35 @@ impl State {
             }
             self.waiting.pop();
             bytes += it.pages << LG_PAGE;
+            segment.set_entry(first, 1, Entry::None);
             // SAFETY: as above; it waits no more.
-            unsafe { lend_no_more(heap, segment, first, it.pages) };
+            unsafe { heap.free(run, lent) };
         }
         bytes
     }
 }
 
-/// Gives pages and guards of a block back to the page heap.
+/// Enters a block into page map and books.
+fn enter(heap: &mut Held<'_>, address: usize, pages: usize) -> Option<()> {
+    Segment::find(address)?.set_entry(Segment::page_of(address), 1, Entry::Large { pages });
+    heap.blocks().add(pages << LG_PAGE);
+    Some(())
+}
+
+/// Enters a block's new length.
+fn change_entry(heap: &mut Held<'_>, segment: &Segment, first: usize, pages: usize, to: usize) {
+    segment.set_entry(first, 1, Entry::Large { pages: to });
+    let books = heap.blocks();
+    books.bytes = books.bytes - (pages << LG_PAGE) + (to << LG_PAGE);
+}
+
+/// Takes a block out of page map and books, and gives its pages back, with its guards.
 ///
 /// # Safety
 /// The run was lent for this block, which nobody uses any more, and is accessible.
-unsafe fn lend_no_more(heap: &PageHeap, segment: &Segment, first: usize, pages: usize) {
+unsafe fn lend_no_more(mut heap: Held<'_>, segment: &Segment, first: usize, pages: usize) {
     segment.set_entry(first, 1, Entry::None);
+    heap.blocks().remove(pages << LG_PAGE);
     let (run, lent) = (segment.page_at(first - guard_pages()), pages + 2 * guard_pages());
     // SAFETY: the caller's promise; the entry is empty.
     unsafe { heap.free(run, lent) };
@@ -421,7 +433,7 @@ fn find(at: NonNull<u8>, size: usize) -> (&'static Segment, usize, usize) {
     let first = Segment::page_of(address);
     match segment.entry(first) {
         Entry::Large { pages }
-            if pages == block_pages(size) && address.is_multiple_of(os::page_bytes()) =>
+            if pages == block_pages(size) && address & (os::page_bytes() - 1) == 0 =>
         {
             (segment, first, pages)
         }

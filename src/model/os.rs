@@ -189,8 +189,8 @@ pub(crate) unsafe fn remap_onto(
     None
 }
 
-pub(crate) fn mapping_align() -> usize {
-    PAGE_BYTES
+pub(crate) fn aligns_mappings_to(align: usize) -> bool {
+    align <= PAGE_BYTES
 }
 
 /// # Safety

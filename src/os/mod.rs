@@ -36,7 +36,7 @@ use portable as native;
 #[cfg(not(miri))]
 use unix::protect as set_access;
 
-use crate::config::HARDENED;
+use crate::config::{HARDENED, PAGE_BYTES};
 use crate::error::Corruption;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::ffi::{CStr, c_void};
@@ -163,6 +163,13 @@ pub(crate) fn page_bytes() -> usize {
 /// pretended for a test.
 pub(crate) fn mapping_align() -> usize {
     unix::read_page_bytes()
+}
+
+/// Whether every mapping is a multiple of `align`. Asks the system only where that is more
+/// than the smallest page there is.
+#[inline]
+pub(crate) fn aligns_mappings_to(align: usize) -> bool {
+    align <= PAGE_BYTES || align <= mapping_align()
 }
 
 /// Reserves `bytes` of readable, writable, zero memory at a multiple of

@@ -29,12 +29,13 @@ mod huge;
 mod model;
 mod purge;
 
+use crate::bits::round_up;
 use crate::class::Class;
 use crate::config::{
     HUGE_PAGE_BYTES, LG_PAGE, MAX_SEGMENTS, PAGE_BYTES, RESERVE_SEGMENTS, SEGMENT_BYTES,
     SEGMENT_PAGES,
 };
-use crate::lock::Lock;
+use crate::lock::{Guard, Lock};
 use crate::meta::Meta;
 use crate::os;
 use crate::segment::{Segment, SegmentPages, header_pages};
@@ -51,6 +52,31 @@ pub(crate) struct Extent {
     pub(crate) zeroed: bool,
 }
 
+/// How many blocks there are, and what they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BlockBooks {
+    pub(crate) count: usize,
+    pub(crate) bytes: usize,
+}
+
+impl BlockBooks {
+    pub(crate) const NONE: Self = Self { count: 0, bytes: 0 };
+
+    /// Enters a block.
+    #[inline]
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+
+    /// Takes a block out.
+    #[inline]
+    pub(crate) fn remove(&mut self, bytes: usize) {
+        self.count -= 1;
+        self.bytes -= bytes;
+    }
+}
+
 /// The page heap's own counts, in pages but for the first two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PageBooks {
@@ -65,6 +91,8 @@ pub(crate) struct PageBooks {
     pub(crate) purging_pages: usize,
     /// Bytes of the segment table that are in use.
     pub(crate) table_bytes: usize,
+    /// Of the pages in use, those of large blocks.
+    pub(crate) blocks: BlockBooks,
 }
 
 impl PageBooks {
@@ -119,6 +147,68 @@ pub(crate) struct PageHeap {
     state: Lock<State>,
 }
 
+/// The page heap while its lock is held, for whoever changes entries of the page map, or the
+/// books of blocks, along with it.
+pub(crate) struct Held<'a> {
+    heap: &'a PageHeap,
+    state: Guard<'a, State>,
+}
+
+impl Held<'_> {
+    /// As [`PageHeap::allocate`].
+    pub(crate) fn allocate(&mut self, pages: usize, align_pages: usize) -> Option<Extent> {
+        let unit = os::page_bytes() >> LG_PAGE;
+        let (pages, align) = (round_up(pages, unit), align_pages.max(unit));
+        let state = &mut *self.state;
+        state
+            .search(Want::Dirty, pages, align)
+            .or_else(|| state.search(Want::Any, pages, align))
+            .or_else(|| {
+                state.grow()?;
+                state.search(Want::Any, pages, align)
+            })
+    }
+
+    /// Takes pages back, which are dirty from now on, and lets go.
+    ///
+    /// # Safety
+    /// As for [`PageHeap::free`].
+    pub(crate) unsafe fn free(mut self, start: NonNull<u8>, pages: usize) {
+        let unit = os::page_bytes() >> LG_PAGE;
+        self.state.put_back(start, round_up(pages, unit));
+        if self.state.decay.time_ms() == Some(0) {
+            drop(self.state);
+            self.heap.purge_down_to(0, usize::MAX);
+        }
+    }
+
+    /// As [`PageHeap::extend`].
+    ///
+    /// # Safety
+    /// The run of `pages` at `start` is lent to the caller.
+    pub(crate) unsafe fn extend(&mut self, start: NonNull<u8>, pages: usize, to: usize) -> bool {
+        let unit = os::page_bytes() >> LG_PAGE;
+        let (pages, to) = (round_up(pages, unit), round_up(to, unit));
+        let first = Segment::page_of(start.addr().get());
+        let Some(segment) = Segment::find(start.addr().get()) else { return false };
+        let (behind, more) = (first + pages, to - pages);
+        // SAFETY: the lock is held (S3).
+        let dirty = segment.with_sets(|p| unsafe {
+            let free = (*p).free.contains_all(behind, more);
+            free.then(|| (*p).dirty.count_in(behind, more))
+        });
+        if let Some(dirty) = dirty {
+            self.state.take_out(segment, behind, more, dirty);
+        }
+        dirty.is_some()
+    }
+
+    /// The books of large blocks, which the pages' owner keeps.
+    pub(crate) fn blocks(&mut self) -> &mut BlockBooks {
+        &mut self.state.books.blocks
+    }
+}
+
 impl PageHeap {
     const_unless_loom! {
         pub(crate) fn new() -> PageHeap {
@@ -140,6 +230,7 @@ impl PageHeap {
                         dirty_pages: 0,
                         purging_pages: 0,
                         table_bytes: 0,
+                        blocks: BlockBooks::NONE,
                     },
                     advised: 0,
                     decay: Decay::usual(),
@@ -151,16 +242,13 @@ impl PageHeap {
     /// Lends `pages` pages whose start is a multiple of `align_pages` (a power
     /// of two, at most a segment). `None` when memory is out. May call the OS.
     pub(crate) fn allocate(&self, pages: usize, align_pages: usize) -> Option<Extent> {
-        let unit = os::page_bytes() >> LG_PAGE;
-        let (pages, align) = (pages.next_multiple_of(unit), align_pages.max(unit));
-        let mut state = self.state.lock();
-        state
-            .search(Want::Dirty, pages, align)
-            .or_else(|| state.search(Want::Any, pages, align))
-            .or_else(|| {
-                state.grow()?;
-                state.search(Want::Any, pages, align)
-            })
+        self.hold().allocate(pages, align_pages)
+    }
+
+    /// Takes the lock.
+    #[inline]
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held { heap: self, state: self.state.lock() }
     }
 
     /// Hardened: enters that the marks of a lent run are written.
@@ -177,13 +265,8 @@ impl PageHeap {
     /// The run was lent by [`PageHeap::allocate`], its entries are empty, and
     /// nobody uses it.
     pub(crate) unsafe fn free(&self, start: NonNull<u8>, pages: usize) {
-        let unit = os::page_bytes() >> LG_PAGE;
-        let mut state = self.state.lock();
-        state.put_back(start, pages.next_multiple_of(unit));
-        if state.decay.time_ms() == Some(0) {
-            drop(state);
-            self.purge_down_to(0, usize::MAX);
-        }
+        // SAFETY: the caller's promise.
+        unsafe { self.hold().free(start, pages) }
     }
 
     /// Sets the decay time: `Some(0)` purges at once, `None` never.
@@ -206,18 +289,8 @@ impl PageHeap {
     /// # Safety
     /// The run of `pages` at `start` is lent to the caller.
     pub(crate) unsafe fn extend(&self, start: NonNull<u8>, pages: usize, to: usize) -> bool {
-        let unit = os::page_bytes() >> LG_PAGE;
-        let (pages, to) = (pages.next_multiple_of(unit), to.next_multiple_of(unit));
-        let first = Segment::page_of(start.addr().get());
-        let mut state = self.state.lock();
-        let Some(segment) = Segment::find(start.addr().get()) else { return false };
-        // SAFETY: the lock is held (S3).
-        let free =
-            segment.with_sets(|p| unsafe { (*p).free.contains_all(first + pages, to - pages) });
-        if free {
-            state.take_out(segment, first + pages, to - pages);
-        }
-        free
+        // SAFETY: the caller's promise.
+        unsafe { self.hold().extend(start, pages, to) }
     }
 
     pub(crate) fn books(&self) -> PageBooks {
@@ -320,7 +393,13 @@ impl State {
                 }
             });
             if let Some(first) = found {
-                let dirty = self.take_out(segment, first, pages);
+                let dirty = if want == Want::Dirty {
+                    pages
+                } else {
+                    // SAFETY: as above.
+                    segment.with_sets(|p| unsafe { (*p).dirty.count_in(first, pages) })
+                };
+                self.take_out(segment, first, pages, dirty);
                 return Some(Extent { start: segment.page_at(first), zeroed: dirty == 0 });
             }
             self.hints(want)[slot] = longest as u16;
@@ -328,19 +407,17 @@ impl State {
         }
     }
 
-    /// Takes free pages out of the sets; returns how many were dirty.
-    fn take_out(&mut self, segment: &Segment, first: usize, pages: usize) -> usize {
+    /// Takes free pages out of the sets, of which so many are dirty.
+    fn take_out(&mut self, segment: &Segment, first: usize, pages: usize, dirty: usize) {
         // SAFETY: the lock is held (S3).
-        let dirty = segment.with_sets(|p| unsafe {
+        segment.with_sets(|p| unsafe {
             debug_assert!((*p).free.contains_all(first, pages));
-            let dirty = (*p).dirty.count_in(first, pages);
+            debug_assert!((*p).dirty.count_in(first, pages) == dirty);
             (*p).free.remove(first, pages);
             (*p).dirty.remove(first, pages);
-            dirty
         });
         self.books.free_pages -= pages;
         self.books.dirty_pages -= dirty;
-        dirty
     }
 
     fn put_back(&mut self, start: NonNull<u8>, pages: usize) {
@@ -350,24 +427,26 @@ impl State {
     }
 
     fn insert_free(&mut self, segment: &Segment, first: usize, pages: usize, dirty: bool) {
-        // SAFETY: the lock is held (S3).
-        let (free_run, dirty_run) = segment.with_sets(|p| unsafe {
-            (*p).free.insert(first, pages);
-            let free_run = (*p).free.run_around(first).1;
-            if !dirty {
-                return (free_run, 0);
-            }
-            (*p).dirty.insert(first, pages);
-            (free_run, (*p).dirty.run_around(first).1)
-        });
-        self.books.free_pages += pages;
         let slot = segment.slot as usize;
+        self.books.free_pages += pages;
         let hint = &mut self.hints(Want::Any)[slot];
-        *hint = (*hint).max(free_run as u16);
+        // SAFETY: the lock is held (S3).
+        segment.with_sets(|p| unsafe { (*p).free.insert(first, pages) });
+        // A hint that is as long as a run can be needs no look, which would be a long one.
+        if usize::from(*hint) < SEGMENT_PAGES - header_pages() {
+            // SAFETY: as above.
+            let run = segment.with_sets(|p| unsafe { (*p).free.run_around(first).1 });
+            *hint = (*hint).max(run as u16);
+        }
         if dirty {
             self.books.dirty_pages += pages;
+            // SAFETY: as above.
+            let run = segment.with_sets(|p| unsafe {
+                (*p).dirty.insert(first, pages);
+                (*p).dirty.run_around(first).1
+            });
             let hint = &mut self.hints(Want::Dirty)[slot];
-            *hint = (*hint).max(dirty_run as u16);
+            *hint = (*hint).max(run as u16);
         }
     }
 

@@ -214,7 +214,7 @@ fn purge_announced(world: &World) {
     // SAFETY: the lock is held.
     let run = segment.with_sets(|p| unsafe { (*p).dirty.next_run(0) });
     let Some((first, pages)) = run else { return };
-    state.take_out(segment, first, pages);
+    state.take_out(segment, first, pages, pages);
     state.insert_free(segment, first, pages, false);
     drop(state);
     // SAFETY: as above.

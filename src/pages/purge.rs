@@ -112,7 +112,7 @@ impl State {
                 return (runs, count, SEGMENT_PAGES);
             };
             let len = len.min(room.next_multiple_of(unit));
-            self.take_out(segment, first, len);
+            self.take_out(segment, first, len, len);
             // SAFETY: as above.
             segment.with_sets(|p| unsafe { (*p).purging.insert(first, len) });
             self.books.purging_pages += len;

@@ -34,7 +34,7 @@ use core::ptr::{self, NonNull};
 struct Magazines {
     /// Behind the newest item.
     cur: [AtomicPtr<Slot>; CLASS_COUNT],
-    /// The first item; the highest address when recalled.
+    /// The first item; [`RECALLED`] when recalled.
     base: [AtomicPtr<Slot>; CLASS_COUNT],
     /// Behind the last place; null when recalled.
     end: [AtomicPtr<Slot>; CLASS_COUNT],
@@ -75,6 +75,9 @@ impl Magazine<'_> {
         self.end.store(end, Ordering::Relaxed);
     }
 }
+
+/// The first item of a magazine that was recalled: the highest address.
+const RECALLED: *mut Slot = ptr::without_provenance_mut(usize::MAX);
 
 /// What a thread's cache is up to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -617,18 +620,32 @@ impl Cache {
     /// it is new or gone, and sometimes does the chores.
     pub(crate) fn request_block(&self, from: usize, to: usize) {
         if let Some(record) = self.record() {
-            let mut shared = record.lock.lock();
-            shared.blocks = shared.blocks.wrapping_add(1);
-            let due = shared.blocks.is_multiple_of(BLOCK_TICK_EVERY);
-            if shared.recalled {
-                self.drain(&mut shared, record);
-            }
-            drop(shared);
-            if due {
-                CENTRAL.tick(os::now_ms());
+            let due = record.count_block().is_multiple_of(BLOCK_TICK_EVERY);
+            if due || self.seems_recalled() {
+                self.do_chores(record, due);
             }
         }
         self.request(from, to);
+    }
+
+    /// Whether the magazines' bounds are those of a recalled cache, for their own thread. A
+    /// recall of this moment may go unseen until the next look.
+    fn seems_recalled(&self) -> bool {
+        let [base, ..] = &self.magazines.base;
+        base.load(Ordering::Relaxed) == RECALLED
+    }
+
+    /// What is done now and then with blocks that are not small.
+    #[cold]
+    fn do_chores(&self, record: &Record, tick: bool) {
+        let mut shared = record.lock.lock();
+        if shared.recalled {
+            self.drain(&mut shared, record);
+        }
+        drop(shared);
+        if tick {
+            CENTRAL.tick(os::now_ms());
+        }
     }
 
     /// Empties this thread's magazines.
@@ -659,7 +676,7 @@ impl Cache {
             if !shared.recalled {
                 for class in Class::all() {
                     let magazine = cache.magazines.of(class);
-                    magazine.set_bounds(ptr::without_provenance_mut(usize::MAX), ptr::null_mut());
+                    magazine.set_bounds(RECALLED, ptr::null_mut());
                 }
                 shared.recalled = true;
             }

@@ -8,7 +8,7 @@ use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::MAGAZINE_FEW;
 use crate::lock::Lock;
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering, const_unless_loom, nulls, statics};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, const_unless_loom, nulls, statics};
 use core::ptr::{self, NonNull};
 
 /// What a thread, or the threads that used a record one after the other, have
@@ -44,8 +44,6 @@ pub(crate) struct Shared {
     pub(crate) touched: u64,
     /// Slow-path entries.
     pub(crate) entries: u32,
-    /// Large and huge blocks that came and went.
-    pub(crate) blocks: u32,
     pub(crate) recalled: bool,
     /// While recalled: the items of each class, from the first on, that have
     /// been taken out already (T3).
@@ -71,6 +69,9 @@ pub(crate) struct Record {
     next_free: AtomicPtr<Record>,
     /// What its threads did in accounts; null until the first one used any.
     tallies: AtomicPtr<Tallies>,
+    /// Large and huge blocks that came and went. Relaxed: a count, written by the thread that
+    /// uses the record.
+    blocks: AtomicU32,
     /// Room for more items than [`FEW`], of the classes that have ever had more.
     /// Relaxed: changed and read under the lock.
     many: [AtomicPtr<Slot>; CLASS_COUNT],
@@ -113,7 +114,6 @@ impl Record {
                     grown: 0,
                     touched: 0,
                     entries: 0,
-                    blocks: 0,
                     recalled: false,
                     taken: [0; CLASS_COUNT],
                     stranded: [0; CLASS_COUNT],
@@ -122,9 +122,18 @@ impl Record {
                 ordinal,
                 next_free: AtomicPtr::new(ptr::null_mut()),
                 tallies: AtomicPtr::new(ptr::null_mut()),
+                blocks: AtomicU32::new(0),
                 many: nulls(),
             }
         }
+    }
+
+    /// Counts a block that came or went, for the thread that uses the record; returns the sum.
+    #[inline]
+    pub(super) fn count_block(&self) -> u32 {
+        let sum = self.blocks.load(Ordering::Relaxed).wrapping_add(1);
+        self.blocks.store(sum, Ordering::Relaxed);
+        sum
     }
 
     pub(super) fn tallies(&self) -> *mut Tallies {
@@ -230,7 +239,7 @@ pub(crate) fn activity() -> u64 {
     let mut sum = 0;
     each_record(|record| {
         let shared = record.lock.lock();
-        sum += u64::from(shared.entries) + u64::from(shared.blocks);
+        sum += u64::from(shared.entries) + u64::from(record.blocks.load(Ordering::Relaxed));
     });
     sum
 }

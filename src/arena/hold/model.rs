@@ -28,10 +28,8 @@ fn check_and_let_go(world: &World) {
         slabs += counts.full + counts.owned;
     }
     // SAFETY: as above.
-    let large = unsafe { world.large.books_held() };
-    // SAFETY: as above.
-    let used = unsafe { world.heap.books_held() }.used_pages();
-    let told = slabs * world.slab_bytes() + large.bytes;
+    let books = unsafe { world.heap.books_held() };
+    let (used, told) = (books.used_pages(), slabs * world.slab_bytes() + books.blocks.bytes);
     assert_eq!(used << LG_PAGE, told, "pages are on their way");
     // SAFETY: as above.
     let (huge, counted) = unsafe { world.huge.recount_held() };
@@ -68,7 +66,7 @@ fn against_blocks() {
         let at = world.huge.allocate(&world.meta, BLOCK_BYTES, 1, false).expect("memory").start;
         let large = world.take_large();
         // SAFETY: lent just now.
-        unsafe { world.huge.free(&world.meta, at, BLOCK_BYTES, true) };
+        unsafe { world.huge.free(at, BLOCK_BYTES) };
         (SHIPPED.give_large)(world, large);
     };
     let holds = || {

@@ -45,11 +45,11 @@ impl World {
         space::write(block.at, block.bytes);
     }
 
-    /// Frees a block, which waits on the shelf if it `decays`.
-    fn give(&self, block: Block, decays: bool) {
+    /// Frees a block, which waits on the shelf if it may.
+    fn give(&self, block: Block) {
         Self::write(block);
         // SAFETY: `take` has lent it.
-        unsafe { self.huge.free(&self.meta, block.at, block.bytes, decays) };
+        unsafe { self.huge.free(block.at, block.bytes) };
     }
 
     fn grow(&self, block: Block) -> Block {
@@ -83,7 +83,7 @@ impl World {
     /// Frees what is live; then nothing may be left.
     fn end(&self, live: &[Block]) {
         self.check(live);
-        live.iter().for_each(|block| self.give(*block, true));
+        live.iter().for_each(|block| self.give(*block));
         self.huge.clear_shelf();
         self.check(&[]);
     }
@@ -91,17 +91,34 @@ impl World {
 
 /// A block is freed while another thread wants one.
 fn free_against_take(give: impl FnOnce(&World, Block) + 'static) {
-    let world = World::new();
+    free_of_against_take(World::new(), give);
+}
+
+fn free_of_against_take(world: &'static World, give: impl FnOnce(&World, Block) + 'static) {
     let block = world.take(2);
     let ((), taken) = side_by_side(move || give(world, block), || world.take(1));
     world.end(&[taken]);
+}
+
+/// A block is freed while memory is told to go back at once.
+fn free_against_decay(stop_decay: impl FnOnce(&World) + 'static) {
+    let world = World::new();
+    let block = world.take(1);
+    side_by_side(move || world.give(block), move || stop_decay(world));
+    assert_eq!(world.huge.shelf_bytes(), 0, "a block waits");
+    world.end(&[]);
+}
+
+fn stop_decay(world: &World) {
+    world.huge.set_decays(false);
+    clear(world);
 }
 
 /// A stretch that waits on the shelf is given back while another thread wants a part of
 /// it.
 fn shelf_against_take(give_back: impl FnOnce(&World) + 'static) {
     let world = World::new();
-    world.give(world.take(2), true);
+    world.give(world.take(2));
     let ((), taken) = side_by_side(move || give_back(world), || world.take(1));
     world.end(&[taken]);
 }
@@ -119,7 +136,7 @@ fn clear(world: &World) {
 fn free_against_clear_and_take() {
     let world = World::new();
     let block = world.take(2);
-    let frees = thread::spawn(move || world.give(block, true));
+    let frees = thread::spawn(move || world.give(block));
     let ((), taken) = side_by_side(|| clear(world), || world.take(1));
     frees.join().unwrap();
     world.end(&[taken]);
@@ -154,7 +171,7 @@ fn grow_against_audit(grow: impl FnOnce(&World, Block) -> Block + 'static) {
 fn grow_against_clear() {
     let world = World::new();
     let (block, behind) = (world.take(1), world.take(1));
-    world.give(behind, true);
+    world.give(behind);
     let (grown, ()) = side_by_side(move || world.grow(block), || clear(world));
     world.end(&[grown]);
 }
@@ -162,9 +179,28 @@ fn grow_against_clear() {
 #[test]
 fn huge_free_and_take() {
     let name = "huge: freed onto the shelf against an allocation";
-    model(name, || free_against_take(|world, block| world.give(block, true)));
+    model(name, || free_against_take(World::give));
     let name = "huge: freed and given back against an allocation";
-    model(name, || free_against_take(|world, block| world.give(block, false)));
+    model(name, || {
+        let world = World::new();
+        world.huge.set_decays(false);
+        free_of_against_take(world, World::give);
+    });
+}
+
+#[test]
+fn huge_free_and_decay() {
+    model("huge: freed while decay is turned off", || free_against_decay(stop_decay));
+}
+
+#[test]
+fn twin_of_decay_turned_off_late() {
+    twin("huge: shelf cleared before decay is off", "a block waits", || {
+        free_against_decay(|world| {
+            clear(world);
+            world.huge.set_decays(false);
+        });
+    });
 }
 
 #[test]
