@@ -544,7 +544,8 @@ impl<P: Protocol> Slab<P> {
         };
         let (step, room) = if is_up {
             // `spot` found the first below the capacity.
-            (step, (63 - at).min(usize::from(self.capacity.get()) - 1 - (w * 64 + at)))
+            let behind = usize::from(self.capacity.get()).saturating_sub(w * 64 + at + 1);
+            (step, (63 - at).min(behind))
         } else {
             (step.wrapping_neg(), at)
         };
@@ -672,6 +673,78 @@ impl<P: Protocol> Slab<P> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::class::CLASS_COUNT;
+    use quickcheck::quickcheck;
+    use std::collections::BTreeSet;
+
+    /// Puts rows of regions back into a slab of `class` all of whose regions are lent, and
+    /// compares with a set. The regions of a row lie `rise` apart.
+    fn rows_come_back(class: Class, rows: &[(u16, u8, i8)]) -> bool {
+        const START: usize = 1 << 20;
+        let (info, capacity) = (class.info(), u32::from(class.info().capacity));
+        let mut node = vec![0u64; Slab::<Shipped>::node_bytes(class).div_ceil(8)];
+        let at = NonNull::new(node.as_mut_ptr()).expect("a vector").cast::<u8>();
+        at.as_ptr().expose_provenance();
+        let tag = Tag::new(class, 0);
+        // SAFETY: room enough; the start is an address that nobody goes to.
+        let slab = unsafe {
+            Slab::<Shipped>::install(at, tag, ptr::without_provenance_mut(START), capacity)
+        };
+        // SAFETY: made just now.
+        let slab = unsafe { slab.as_ref() };
+        let mut lent = BTreeSet::new();
+        slab.claim(tag, 0, capacity, &mut |at| assert!(lent.insert(at.addr())));
+        assert_eq!(lent.len(), capacity as usize);
+        let step = info.region_bytes as isize;
+        let mut list: Vec<*mut u8> = Vec::new();
+        for &(first, len, rise) in rows {
+            let first = START + usize::from(first) % (capacity as usize + 1) * step as usize;
+            let to = |n: u8| isize::from(n) * isize::from(rise % 3) * step;
+            let row = (0..len % 80).map(|n| first.wrapping_add_signed(to(n)));
+            list.extend(row.map(ptr::without_provenance_mut::<u8>));
+        }
+        let mut rest = &list[..];
+        while let Some(first) = rest.first() {
+            let told = slab.put_all(info, rest, Company::Alone);
+            let Ok(n) = told else {
+                // The first that is not lent, or is named twice before a word is written.
+                return rest.iter().any(|region| !lent.remove(&region.addr()));
+            };
+            if !rest[..n].iter().all(|region| lent.remove(&region.addr())) {
+                return false;
+            }
+            assert!(n > 0, "{first:?}");
+            rest = &rest[n..];
+            let outside = |region: &*mut u8| region.addr().wrapping_sub(START) >= info.slab_bytes();
+            if rest.first().is_some_and(outside) {
+                break;
+            }
+        }
+        slab.count_free() == capacity - lent.len() as u32
+    }
+
+    quickcheck! {
+        fn rows_of_regions_come_back(class: u8, rows: Vec<(u16, u8, i8)>) -> bool {
+            let class = Class::new(usize::from(class) % CLASS_COUNT).expect("a class");
+            rows_come_back(class, &rows)
+        }
+    }
+
+    /// Up to the last region and down to the first, over the ends of words.
+    #[test]
+    fn whole_slabs_come_back() {
+        for class in Class::all() {
+            let n = class.info().capacity;
+            for at in (0..n).step_by(79) {
+                let len = 79.min(n - at) as u8;
+                assert!(rows_come_back(class, &[(at, len, 1)]), "{at}");
+                assert!(rows_come_back(class, &[(at + u16::from(len) - 1, len, -1)]), "{at}");
+            }
+            assert!(rows_come_back(class, &[(n, 1, 1)]), "one behind the last");
+            assert!(rows_come_back(class, &[(n.saturating_sub(3), 7, 1)]), "beyond the last");
+            assert!(rows_come_back(class, &[(2, 7, -1)]), "before the first");
+        }
+    }
 
     /// What is decided in a few instructions is what is decided with all of them.
     #[test]
