@@ -58,10 +58,19 @@
 //! (`cargo bench --bench count`), and 0.85 of the time of `batch-shuffled`, 0.96 of that of
 //! `batch-2M`.
 //!
-//! What remains: 28 instructions to find the slab, a few dozen in the return (the
+//! Neighbours that come back one after the other, upwards or downwards, are one *row* of
+//! bits: the first is found by its address, the others by the distance alone, and the
+//! bits of a row are set by one operation. A refill hands out rows in the same way. So a
+//! batch that is freed in the order of its allocation takes 59 instructions a pair instead
+//! of 79, and 0.6 of the time.
+//!
+//! What remains at random: 28 instructions to find the slab, a few dozen in the return (the
 //! region's index by a multiplication and back by another, the bit, the count), the wait
 //! for the program's own table. An allocator that links free blocks
 //! in a list of their page has no return, and no bit set that an audit could count.
+//! Without any look whether a region is one and is lent, so without the detection of wrong
+//! pointers and double frees, it would be 118 instructions instead of 137, and 0.90 of the
+//! time (tried by taking these out).
 //! Grouping the regions by slab first was tried (a counting sort, 512 at a time) and
 //! gained nothing; nor did fetching the block that is handed out next.
 //!
@@ -128,6 +137,13 @@
 //! the right size were resized by `mremap`, 13 µs with 64 MiB. A block that grows
 //! takes what lies behind it on the shelf, or the shelf gives up as much: otherwise
 //! a parser of syntax trees held 213 MB at its peak instead of 157.
+//!
+//! A large or huge block takes one lock each way: that of the page heap, under which also
+//! the page map's entry and the books of large blocks change, or that of the table of
+//! mappings, which keeps its own spare nodes. A thread's count of its blocks is out of
+//! its record's lock. With two or three locks a step, and divisions where the page size is a
+//! power of two, a pair of 256 KiB took 1131 instructions and 70 ns; now 759 and 45 ns.
+//! To leave out the locks' atomic operations where there is one thread gained nothing.
 //!
 //! # Departures from the first sketch
 //!
