@@ -2,6 +2,8 @@
 //! between two pages that are lent with it and are inaccessible; freed, it is inaccessible
 //! too, and waits a while before it is lent again.
 
+#[cfg(all(test, not(loom), feature = "hardened"))]
+mod tests;
 mod waiting;
 
 use crate::bits::round_up;

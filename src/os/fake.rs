@@ -15,6 +15,8 @@ thread_local! {
 struct Plan {
     calls_left: u64,
     once: bool,
+    /// Reservations alone count, and are refused.
+    reservations: bool,
 }
 
 /// How often each kind of call was refused, by any thread.
@@ -28,24 +30,25 @@ pub(crate) fn refused() -> [u64; KINDS] {
 
 /// What the door asks before each call.
 pub(super) fn permitted(door: Door) -> bool {
-    let yes = follow_plan();
+    let yes = follow_plan(door);
     if !yes {
         REFUSED.lock().expect("nothing panics in between")[door as usize] += 1;
     }
     yes
 }
 
-fn follow_plan() -> bool {
+fn follow_plan(door: Door) -> bool {
     PLAN.with(|plan| match plan.get() {
         None => true,
-        Some(Plan { calls_left: 0, once }) => {
+        Some(Plan { reservations: true, .. }) if door != Door::Reserve => true,
+        Some(Plan { calls_left: 0, once, .. }) => {
             if once {
                 plan.set(None);
             }
             false
         }
-        Some(Plan { calls_left, once }) => {
-            plan.set(Some(Plan { calls_left: calls_left - 1, once }));
+        Some(plan_now) => {
+            plan.set(Some(Plan { calls_left: plan_now.calls_left - 1, ..plan_now }));
             true
         }
     })
@@ -53,12 +56,18 @@ fn follow_plan() -> bool {
 
 /// Runs `f` with every call after the first `n` refused.
 pub(crate) fn failing_after<R>(n: u64, f: impl FnOnce() -> R) -> R {
-    with(Plan { calls_left: n, once: false }, f)
+    with(Plan { calls_left: n, once: false, reservations: false }, f)
+}
+
+/// Runs `f` with every reservation of address space refused, and nothing else.
+#[cfg_attr(not(feature = "hardened"), allow(dead_code, reason = "only its tests ask"))]
+pub(crate) fn refusing_reservations<R>(f: impl FnOnce() -> R) -> R {
+    with(Plan { calls_left: 0, once: false, reservations: true }, f)
 }
 
 /// Runs `f` with only call number `n` (from 0) refused.
 pub(crate) fn failing_at<R>(n: u64, f: impl FnOnce() -> R) -> R {
-    with(Plan { calls_left: n, once: true }, f)
+    with(Plan { calls_left: n, once: true, reservations: false }, f)
 }
 
 /// Whether the one call that this thread's plan refuses has come.
@@ -76,7 +85,7 @@ pub(crate) fn spared<R>(f: impl FnOnce() -> R) -> R {
 
 /// Has every call of this thread after the first `n` refused, until it has ended.
 pub(crate) fn failing_to_the_end(n: u64) {
-    PLAN.with(|plan| plan.set(Some(Plan { calls_left: n, once: false })));
+    PLAN.with(|plan| plan.set(Some(Plan { calls_left: n, once: false, reservations: false })));
 }
 
 /// Runs `f` on a thread to which the kernel looks as if it backed everything with

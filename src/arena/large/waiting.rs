@@ -33,6 +33,12 @@ impl Waiting {
         self.count < LARGE_WAITING && self.bytes + bytes <= LARGE_WAITING_BYTES
     }
 
+    #[cfg(all(test, not(loom)))]
+    #[cfg_attr(not(feature = "hardened"), allow(dead_code, reason = "only its tests ask"))]
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
