@@ -210,12 +210,17 @@ impl Segment {
         }
     }
 
+    /// Whether an address lies in a segment of Tallow's.
+    #[inline(always)]
+    pub(crate) fn has(address: usize) -> bool {
+        // Acquire pairs with the Release in `install`.
+        map_bit(address).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+    }
+
     /// The segment that an address lies in, if it is one of Tallow's.
     #[inline]
     pub(crate) fn find(address: usize) -> Option<&'static Self> {
-        let (word, bit) = map_bit(address)?;
-        // Acquire pairs with the Release in `install`.
-        if word.load(Ordering::Acquire) & bit == 0 {
+        if !Self::has(address) {
             return None;
         }
         let base = address & !(SEGMENT_BYTES - 1);

@@ -274,18 +274,19 @@ impl State {
         true
     }
 
-    /// The block that has waited longest, as it is with its guards, if enough others wait
-    /// and it is what is wanted: two calls of the system's fewer.
+    /// A block that waits, as it is with its guards, if it is what is wanted and enough
+    /// others wait that were freed after it: two calls of the system's fewer.
     fn lend_again(&mut self, heap: &PageHeap, pages: usize, align: usize) -> Option<Extent> {
-        let it = self.waiting.first_of_many().filter(|it| it.pages == pages)?;
+        let fits = |it: &Waiter| it.pages == pages && it.address.is_multiple_of(align);
+        let (place, it) = self.waiting.find(fits)?;
         let segment = Segment::find(it.address)?;
         let (first, bytes) = (Segment::page_of(it.address), pages << LG_PAGE);
         let start = segment.page_at(first);
         // SAFETY: lent to the block, which nobody uses.
-        if !it.address.is_multiple_of(align) || !unsafe { os::protect(start, bytes, Access::All) } {
+        if !unsafe { os::protect(start, bytes, Access::All) } {
             return None;
         }
-        self.waiting.pop();
+        self.waiting.remove(place);
         enter(&mut heap.hold(), it.address, pages)?;
         Some(Extent { start, zeroed: false })
     }
@@ -306,7 +307,7 @@ impl State {
             if !unsafe { os::protect(run, lent, Access::All) } {
                 break;
             }
-            self.waiting.pop();
+            self.waiting.remove(0);
             bytes += it.pages << LG_PAGE;
             segment.set_entry(first, 1, Entry::None);
             // SAFETY: as above; it waits no more.

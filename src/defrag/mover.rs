@@ -274,7 +274,7 @@ impl<'a> Mover<'a> {
         // free.
         unsafe { ptr::copy_nonoverlapping(block.as_ptr(), to.as_ptr(), region_bytes) };
         if HARDENED {
-            harden::moved(block.as_ptr(), to.as_ptr(), class);
+            harden::moved(block.as_ptr(), to.as_ptr());
         }
         self.desk.put(class, block.as_ptr());
         self.outcome.hits += 1;

@@ -51,14 +51,15 @@ pub(super) fn allocate<const COUNTED: bool>(
     let Some(region) = with_cache(|cache| cache.allocate::<COUNTED>(class, size)) else {
         return allocate_slow::<COUNTED>(class, layout, settings, false);
     };
-    with_cache(|cache| cache.fetch_ahead(class));
     let room = class.info().region_bytes as usize;
     // SAFETY: regions lie in segments.
-    let mark = unsafe { Segment::mark_of_region(class, region.addr()) };
+    let mark = unsafe { Segment::mark_of_region(region.addr()) };
     // Relaxed: as in `swap`.
-    let is_usual = mark.load(Ordering::Relaxed) == marks::JUNK;
+    let was = mark.load(Ordering::Relaxed);
     // SAFETY: a region out of the cache, with the room of its class.
-    if !is_usual || !unsafe { contents::holds_junk(region, room) } {
+    let holds_junk = || unsafe { contents::holds_junk(region, room) };
+    // Never handed out before, there is nothing to look at.
+    if was != marks::FREE && (was != marks::JUNK || !holds_junk()) {
         // SAFETY: as above; the class is the layout's.
         return unsafe { hand_out::<COUNTED>(region, class, size) };
     }
@@ -105,7 +106,7 @@ fn allocate_slow<const COUNTED: bool>(
 #[inline(never)]
 unsafe fn hand_out<const COUNTED: bool>(region: *mut u8, class: Class, size: usize) -> *mut u8 {
     // SAFETY: regions lie in segments.
-    let mark = unsafe { Segment::mark_of_region(class, region.addr()) };
+    let mark = unsafe { Segment::mark_of_region(region.addr()) };
     let Ok(was) = marks::of_free(mark) else { cache_overwritten(region, class) };
     contents::check(region, class, was);
     let room = class.info().region_bytes as usize;
@@ -137,7 +138,7 @@ fn cache_overwritten(region: *mut u8, class: Class) -> ! {
 #[inline(always)]
 pub(super) fn free<const COUNTED: bool>(block: *mut u8, class: Class, size: usize) {
     let wanted = if COUNTED { marks::held(size) } else { marks::HELD };
-    let Some(mark) = Segment::mark_of(class, block.addr()) else {
+    let Some(mark) = Segment::mark_of(block.addr()) else {
         return free_unusual::<COUNTED>(block, class, size, None);
     };
     let room = class.info().region_bytes as usize;
@@ -189,8 +190,8 @@ fn free_unusual<const COUNTED: bool>(
 
 /// Changes the mark of a block and returns the one before; `None` where no region can
 /// start. If that is not the one expected the program ends, and it matters to nobody.
-fn change(block: *mut u8, class: Class, new: u8) -> Option<u8> {
-    Some(swap(Segment::mark_of(class, block.addr())?, new))
+fn change(block: *mut u8, new: u8) -> Option<u8> {
+    Some(swap(Segment::mark_of(block.addr())?, new))
 }
 
 /// Aborts: a block of this class and size is not held there, where the mark was `was`.
@@ -210,7 +211,7 @@ fn wrong(block: *mut u8, class: Class, size: usize, was: Option<u8>) -> ! {
 #[cold]
 #[inline(never)]
 pub(super) fn resize(block: *mut u8, class: Class, old_size: usize, new_size: usize) -> bool {
-    match change(block, class, marks::held(new_size)) {
+    match change(block, marks::held(new_size)) {
         Some(was) if was == marks::held(old_size) => {}
         None if GUARDED.usable_bytes(block.addr()).is_some() => return false,
         was => wrong(block, class, old_size, was),
@@ -224,7 +225,7 @@ pub(super) fn resize(block: *mut u8, class: Class, old_size: usize, new_size: us
 pub(super) fn check_held(block: *mut u8) {
     let Some(class) = Segment::class_of(block.addr()) else { return };
     // Relaxed: the owner's own, if he is one.
-    let was = Segment::mark_of(class, block.addr()).map(|mark| mark.load(Ordering::Relaxed));
+    let was = Segment::mark_of(block.addr()).map(|mark| mark.load(Ordering::Relaxed));
     if was != Some(marks::HELD) {
         wrong(block, class, 0, was);
     }
@@ -240,17 +241,15 @@ pub(crate) fn hold(region: *mut u8, class: Class) {
 /// Ends that.
 pub(crate) fn let_go(region: *mut u8, class: Class) {
     let free = contents::free_mark();
-    if change(region, class, free).is_some() {
+    if change(region, free).is_some() {
         contents::fill(region, 0, class, free);
     }
 }
 
 /// Moves the mark of a block to where its bytes were copied. The old region is held
 /// without a size.
-pub(crate) fn moved(from: *mut u8, to: *mut u8, class: Class) {
-    if let (Some(was), Some(mark)) =
-        (change(from, class, marks::HELD), Segment::mark_of(class, to.addr()))
-    {
+pub(crate) fn moved(from: *mut u8, to: *mut u8) {
+    if let (Some(was), Some(mark)) = (change(from, marks::HELD), Segment::mark_of(to.addr())) {
         mark.store(was, Ordering::Relaxed);
     }
 }

@@ -1,5 +1,14 @@
 //! What Linux does better than the common denominator.
 
+#[cfg(tallow_memcheck)]
+mod told;
+/// What is said where nobody listens.
+#[cfg(not(tallow_memcheck))]
+mod told {
+    #[inline(always)]
+    pub(super) fn mapped(_: usize, _: usize) {}
+}
+
 use crate::sync::AtomicU32;
 use core::ptr::{self, NonNull};
 
@@ -41,7 +50,7 @@ pub(super) unsafe fn remap_onto(
     let (flags, place) = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, to.as_ptr());
     // SAFETY: the caller owns both ranges.
     let moved = unsafe { libc::mremap(at.as_ptr().cast(), old, new, flags, place) };
-    (moved == place.cast()).then_some(())
+    (moved == place.cast()).then(|| told::mapped(to.addr().get() + old, new - old))
 }
 
 pub(super) fn wait(word: &AtomicU32, seen: u32) {

@@ -1,61 +1,65 @@
-//! Hardened: where the marks of regions lie (slab, K1), so that arithmetic on a block's
-//! address and class finds its own.
+//! Hardened: where the marks of regions lie (slab, K1), so that a few instructions on a
+//! block's address alone find its own.
 //!
-//! A region starts at a multiple of its class's *granule*, the largest power of two that
-//! divides its size. A page has room for 256 marks, one for every 16 bytes, of which a
-//! class uses as many as it has granules in a page, the first ones. They lie in four
-//! *lanes* of 64 marks a page; a lane of all pages lies together, behind the segment's
-//! header. So slabs with granules of 64 bytes or more touch one lane, 1/64 of what their
-//! regions take, and those with granules of 16 bytes all four.
+//! Each 16 bytes of a segment have one, of which those are used where a region starts.
+//! They lie in four *lanes* behind the segment's header, each of one mark for each 64
+//! bytes: the first lane has those of the first quarters of 64 bytes, and so on. So slabs
+//! whose regions are multiples of 64 bytes touch one lane, 1/64 of what the regions take,
+//! those with odd multiples of 32 bytes two, and of 16 bytes all four.
 
 use super::{Segment, SegmentPages, guard_pages};
 use crate::class::Class;
-use crate::config::{HARDENED, LG_GRANULE, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
+use crate::config::{HARDENED, LG_GRANULE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
 use crate::os;
 use crate::sync::zeroed::AtomicU8;
 use core::ptr;
 use static_assertions::const_assert;
 
-const LANES: usize = if HARDENED { (PAGE_BYTES >> LG_GRANULE) / IN_LANE } else { 0 };
+const LANES: usize = if HARDENED { 1 << (LG_LANE - LG_GRANULE) } else { 0 };
+/// log2 of the bytes that have one mark in a lane.
+const LG_LANE: u32 = 6;
 /// Marks of a page in a lane: a cache line of them.
-const IN_LANE: usize = 64;
+const IN_LANE: usize = PAGE_BYTES >> LG_LANE;
 const LANE_BYTES: usize = SEGMENT_PAGES * IN_LANE;
+const LG_LANE_BYTES: u32 = LANE_BYTES.trailing_zeros();
+const_assert!(LANE_BYTES.is_power_of_two());
 const LANE_PAGES: usize = LANE_BYTES / PAGE_BYTES;
 /// Pages of marks in a segment.
 pub(super) const MARK_PAGES: usize = LANES * LANE_PAGES;
 const_assert!(MARK_PAGES <= u64::BITS as usize);
 
-#[inline(always)]
-fn lg_granule(class: Class) -> u32 {
-    class.info().region_bytes.trailing_zeros().min(LG_PAGE)
+/// Lanes that a class uses.
+fn lanes(class: Class) -> impl Iterator<Item = usize> {
+    let lg_step =
+        class.info().region_bytes.trailing_zeros().clamp(LG_GRANULE, LG_LANE) - LG_GRANULE;
+    (0..LANES).step_by(1 << lg_step)
 }
 
-/// Lanes that a class uses.
-fn lanes(class: Class) -> usize {
-    (PAGE_BYTES >> lg_granule(class)).div_ceil(IN_LANE)
+/// How far behind the header the mark of an address lies.
+#[inline(always)]
+fn place(address: usize) -> usize {
+    let lane = (address & ((1 << LG_LANE) - (1 << LG_GRANULE))) << (LG_LANE_BYTES - LG_GRANULE);
+    lane + ((address & (SEGMENT_BYTES - 1)) >> LG_LANE)
 }
 
 impl Segment {
-    /// The mark of the region of `class` that starts at an address; `None` for one that is
-    /// not Tallow's, or where no such region can start.
+    /// The mark of the region that starts at an address; `None` for one that is not
+    /// Tallow's, or where no region can start. Where none of the slab's does, the mark
+    /// says that the program holds none.
     #[inline(always)]
-    pub(crate) fn mark_of(class: Class, address: usize) -> Option<&'static AtomicU8> {
-        Self::find(address)?;
-        let is_whole = address & ((1 << lg_granule(class)) - 1) == 0;
+    pub(crate) fn mark_of(address: usize) -> Option<&'static AtomicU8> {
+        let is_whole = address & ((1 << LG_GRANULE) - 1) == 0;
         // SAFETY: in a segment.
-        is_whole.then(|| unsafe { Self::mark_of_region(class, address) })
+        (Self::has(address) && is_whole).then(|| unsafe { Self::mark_of_region(address) })
     }
 
-    /// The mark of the region of `class` that starts at an address.
+    /// The mark of the region that starts at an address.
     ///
     /// # Safety
     /// It lies in a segment.
     #[inline(always)]
-    pub(crate) unsafe fn mark_of_region(class: Class, address: usize) -> &'static AtomicU8 {
-        let granule = (address & (PAGE_BYTES - 1)) >> lg_granule(class);
-        let page = Self::page_of(address);
-        let at = granule / IN_LANE * LANE_BYTES + page * IN_LANE + granule % IN_LANE;
-        let mark = (address & !(SEGMENT_BYTES - 1)) + size_of::<Self>() + at;
+    pub(crate) unsafe fn mark_of_region(address: usize) -> &'static AtomicU8 {
+        let mark = (address & !(SEGMENT_BYTES - 1)) + size_of::<Self>() + place(address);
         // SAFETY: behind the segment's header, where only marks are, which are written
         // and read as atomics. The mapping's provenance was exposed when it was made.
         unsafe { &*ptr::with_exposed_provenance(mark) }
@@ -69,7 +73,7 @@ impl Segment {
         pages: usize,
     ) -> impl Iterator<Item = &'static AtomicU8> {
         let marks = self.base().addr().get() + size_of::<Self>();
-        (0..lanes(class)).filter(|_| HARDENED).flat_map(move |lane| {
+        lanes(class).flat_map(move |lane| {
             let at = marks + lane * LANE_BYTES + first * IN_LANE;
             // SAFETY: as above.
             let marks: &[AtomicU8] = unsafe {
@@ -92,7 +96,7 @@ impl SegmentPages {
     pub(crate) fn touch_marks(&mut self, class: Class, first: usize, pages: usize) -> usize {
         let before = self.untouched_pages();
         let in_page = PAGE_BYTES / IN_LANE;
-        for lane in (0..lanes(class)).filter(|_| HARDENED) {
+        for lane in lanes(class) {
             for page in first / in_page..=(first + pages - 1) / in_page {
                 self.marked |= 1 << (lane * LANE_PAGES + page);
             }
@@ -102,5 +106,30 @@ impl SegmentPages {
             self.marked = u64::MAX;
         }
         before - self.untouched_pages()
+    }
+}
+
+#[cfg(all(test, not(loom), feature = "hardened"))]
+mod tests {
+    use super::*;
+
+    /// Each place where a region can start has a mark that no other one has, also one of
+    /// another class; and it is among those that are made free with its slab.
+    #[test]
+    fn each_place_has_a_mark_of_its_own() {
+        let granule = 1 << LG_GRANULE;
+        let mut of = vec![None; LANES * LANE_BYTES];
+        for address in (0..SEGMENT_BYTES).step_by(granule) {
+            let before = of[place(address)].replace(address);
+            assert_eq!(before, None, "{address:#x} and another one");
+        }
+        for class in Class::all().filter(|class| class.info().region_bytes as usize >= granule) {
+            let lanes: Vec<usize> = lanes(class).collect();
+            for region in (0..64 * PAGE_BYTES).step_by(class.info().region_bytes as usize) {
+                let (lane, page) = (place(region) / LANE_BYTES, region / PAGE_BYTES);
+                assert!(lanes.contains(&lane), "{region:#x} of {class:?}");
+                assert_eq!(place(region) % LANE_BYTES / IN_LANE, page);
+            }
+        }
     }
 }

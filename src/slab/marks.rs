@@ -65,7 +65,7 @@ impl<P: Protocol> Slab<P> {
     /// The mark of a region.
     fn mark(&self, class: Class, index: usize) -> Option<&'static AtomicU8> {
         let offset = index * class.info().region_bytes as usize;
-        Segment::mark_of(class, self.start().addr() + offset)
+        Segment::mark_of(self.start().addr() + offset)
     }
 
     /// Makes all regions free, with unknown contents.

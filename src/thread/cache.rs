@@ -187,7 +187,7 @@ impl Cache {
         class: Class,
         size: usize,
     ) -> Option<*mut u8> {
-        let region = self.pop(class)?;
+        let region = self.pop_and_fetch::<HARDENED>(class)?;
         if COUNTED {
             self.ask(size);
         }
@@ -197,11 +197,19 @@ impl Cache {
     /// A cached region of `class`.
     #[inline(always)]
     pub(crate) fn pop(&self, class: Class) -> Option<*mut u8> {
+        self.pop_and_fetch::<false>(class)
+    }
+
+    /// [`Self::pop`], which fetches the start of a region that is handed out soon, if it
+    /// `FETCHES`: where the order is mixed the processor does not foresee it.
+    #[inline(always)]
+    fn pop_and_fetch<const FETCHES: bool>(&self, class: Class) -> Option<*mut u8> {
         // Operations stay apart, so that a barrier falls between two (T3).
         light_fence();
         let magazine = self.magazines.of(class);
-        let cur = magazine.cur.load(Ordering::Relaxed);
-        if cur <= magazine.base.load(Ordering::Relaxed) {
+        let (cur, base) =
+            (magazine.cur.load(Ordering::Relaxed), magazine.base.load(Ordering::Relaxed));
+        if cur <= base {
             return None;
         }
         // SAFETY: `cur > base`, so there is an item below it (T1).
@@ -209,24 +217,14 @@ impl Cache {
         // SAFETY: the place was written when the item was pushed.
         let region = unsafe { (*top).load(Ordering::Relaxed) };
         magazine.cur.store(top, Ordering::Relaxed);
+        if FETCHES {
+            let ahead = top.wrapping_sub(FETCHED_AHEAD).max(base);
+            // SAFETY: from `base` to the item that was popped, all were written.
+            prefetch(unsafe { (*ahead).load(Ordering::Relaxed) });
+        }
         // SAFETY: only regions are pushed. The caller's test for null folds away.
         unsafe { core::hint::assert_unchecked(!region.is_null()) };
         Some(region)
-    }
-
-    /// Fetches the start of a region that is handed out soon, after one was popped:
-    /// where the order is mixed the processor does not foresee it.
-    #[inline(always)]
-    pub(crate) fn fetch_ahead(&self, class: Class) {
-        let magazine = self.magazines.of(class);
-        let cur = magazine.cur.load(Ordering::Relaxed);
-        let ahead = cur.wrapping_sub(FETCHED_AHEAD).max(magazine.base.load(Ordering::Relaxed));
-        // When a recall has come in between, `base` is the highest address.
-        if ahead <= cur {
-            // SAFETY: from `base` to the place of the item that was popped, there are
-            // places that were written.
-            prefetch(unsafe { (*ahead).load(Ordering::Relaxed) });
-        }
     }
 
     /// Takes a region back that held a block of `size` bytes.

@@ -48,18 +48,34 @@ impl Waiting {
         if self.count == 0 { None } else { self.ring.get(self.first).copied() }
     }
 
-    /// The same, if it may be lent again already: when half of what can wait does.
-    pub(super) fn first_of_many(&self) -> Option<Waiter> {
-        let are_many = self.count * 2 >= LARGE_WAITING || self.bytes * 2 >= LARGE_WAITING_BYTES;
-        if are_many { self.first() } else { None }
+    /// The place in the queue of the first one that `fits`, of those that may be lent again
+    /// already: with it and behind it half of what can wait does.
+    pub(super) fn find(&self, fits: impl Fn(&Waiter) -> bool) -> Option<(usize, Waiter)> {
+        let mut bytes = self.bytes;
+        for place in 0..self.count {
+            let count = self.count - place;
+            if count * 2 < LARGE_WAITING && bytes * 2 < LARGE_WAITING_BYTES {
+                return None;
+            }
+            let it = self.ring.get((self.first + place) % LARGE_WAITING).copied()?;
+            if fits(&it) {
+                return Some((place, it));
+            }
+            bytes -= it.pages << LG_PAGE;
+        }
+        None
     }
 
-    pub(super) fn pop(&mut self) {
-        if let Some(it) = self.first() {
-            self.first = (self.first + 1) % LARGE_WAITING;
-            self.count -= 1;
-            self.bytes -= it.pages << LG_PAGE;
+    /// Takes the one at a place of the queue out; 0 is the one that has waited longest.
+    pub(super) fn remove(&mut self, place: usize) {
+        let at = |place: usize| (self.first + place) % LARGE_WAITING;
+        let Some(it) = self.ring.get(at(place)).copied() else { return };
+        for place in (0..place).rev() {
+            self.ring[at(place + 1)] = self.ring[at(place)];
         }
+        self.first = at(1);
+        self.count -= 1;
+        self.bytes -= it.pages << LG_PAGE;
     }
 
     /// Adds one, for which there is room.
