@@ -302,9 +302,9 @@ impl State {
         while let Some(it) = self.waiting.first().filter(|it| is_due(it, &self.waiting)) {
             let Some(segment) = Segment::find(it.address) else { break };
             let (first, guard) = (Segment::page_of(it.address), guard_pages());
-            let (run, lent) = (segment.page_at(first - guard), (it.pages + 2 * guard) << LG_PAGE);
+            let (run, lent) = (segment.page_at(first - guard), it.pages + 2 * guard);
             // SAFETY: lent to the block, which nobody uses.
-            if !unsafe { os::protect(run, lent, Access::All) } {
+            if !unsafe { os::protect(run, lent << LG_PAGE, Access::All) } {
                 break;
             }
             self.waiting.remove(0);
