@@ -224,10 +224,17 @@
 //!   allocates, and then puts its own there.
 //! - Marks are compared with the books only in a process with one thread that was not
 //!   forked: others set and clear them while an audit counts.
-//! - **Marks lie with the segment, not with the slab**, so that a block's address and class
-//!   are enough to find one. Behind the slab's bit set they took 1 % of the memory instead
+//! - **Marks lie with the segment, not with the slab**, so that a block's address is enough
+//!   to find one. Behind the slab's bit set they took 1 % of the memory instead
 //!   of up to 6 %, and a pair of 64 bytes 19 ns instead of 13.8 ns: each was found by the
 //!   page map, the slab's header, and an index that took a multiplication, twice a pair.
+//!   Which of four lanes is said by the two bits of the address above 16 bytes, and not by
+//!   the class's granule, which had to be looked up: the same cache lines are touched. With
+//!   fresh regions handed out without a detour, and the item to fetch found while one is
+//!   popped, JSON runs 11 % fewer instructions, syntax trees 10 %.
+//! - **A large block that waits is lent again out of the older half of the queue**, not only
+//!   when it is the first: of 37 000 calls of `mprotect` of regex 30 000 are left. The promise
+//!   is the same, half of the queue was freed after it.
 //! - **64 bytes of poison**: with 1 KiB, half at each end, a replaced one of 10 000 blocks
 //!   took 61 ns, with 64 bytes 42 ns; the canary written and read as a word, and without a
 //!   branch on how long it is, made it 30 ns.
