@@ -29,6 +29,12 @@ pub(crate) const fn round_up(n: usize, to: usize) -> usize {
     (n + (to - 1)) & !(to - 1)
 }
 
+/// The same; `None` on overflow.
+#[inline]
+pub(crate) fn checked_round_up(n: usize, to: usize) -> Option<usize> {
+    n.checked_add(to - 1).map(|_| round_up(n, to))
+}
+
 /// The words that the pages `from..from + len` touch, and the masks of the first and the
 /// last one. `len` is not 0.
 #[inline]

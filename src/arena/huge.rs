@@ -9,6 +9,7 @@
 mod model;
 
 use super::shelf::{Shelf, Shelved};
+use crate::bits::checked_round_up;
 use crate::config::{HARDENED, HUGE_PAGE_BYTES};
 use crate::error::Corruption;
 use crate::lock::Lock;
@@ -129,7 +130,7 @@ fn advise(at: NonNull<u8>, old: usize, bytes: usize) {
 
 /// Whole OS pages; `None` on overflow.
 fn rounded(size: usize) -> Option<usize> {
-    size.checked_add(os::page_bytes() - 1).map(|it| it & !(os::page_bytes() - 1))
+    checked_round_up(size, os::page_bytes())
 }
 
 impl Shelved {

@@ -2,11 +2,8 @@
 //! who takes it and lets it go. That tool then knows which locks were held while another
 //! one was taken, and says so when the order was ever the other way round, or when a
 //! thread waits for a lock that it holds: deadlocks that no run need have met.
-//!
-//! They are requests in Valgrind's way, rotations of a register that come to nothing on a
-//! processor. See `ci/sanitize.sh`.
 
-use core::arch::asm;
+use crate::os::valgrind;
 use core::ptr;
 
 // The numbers that `valgrind/helgrind.h` promises to keep.
@@ -16,20 +13,7 @@ const LOCK_PRE: usize = UNLOCK_PRE + 2;
 const LOCK_POST: usize = UNLOCK_PRE + 3;
 
 fn tell<T>(what: usize, lock: &T) {
-    let request = [what, ptr::from_ref(lock).addr(), 0, 0, 0, 0];
-    // SAFETY: four rotations by 128 bits in all and an exchange of a register with itself
-    // change nothing; Valgrind reads the request, and writes `rdx`.
-    unsafe {
-        asm!(
-            "rol rdi, 3",
-            "rol rdi, 13",
-            "rol rdi, 61",
-            "rol rdi, 51",
-            "xchg rbx, rbx",
-            in("rax") request.as_ptr(),
-            inout("rdx") 0_usize => _,
-        );
-    }
+    valgrind::tell(what, ptr::from_ref(lock).addr(), 0);
 }
 
 /// A thread is about to take the lock, waiting for it if it must.

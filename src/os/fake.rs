@@ -60,7 +60,7 @@ pub(crate) fn failing_after<R>(n: u64, f: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `f` with every reservation of address space refused, and nothing else.
-#[cfg_attr(not(feature = "hardened"), allow(dead_code, reason = "only its tests ask"))]
+#[cfg(feature = "hardened")]
 pub(crate) fn refusing_reservations<R>(f: impl FnOnce() -> R) -> R {
     with(Plan { calls_left: 0, once: false, reservations: true }, f)
 }

@@ -22,6 +22,8 @@ mod miri;
 mod portable;
 pub(crate) mod trace;
 mod unix;
+#[cfg(any(tallow_helgrind, tallow_memcheck))]
+pub(crate) mod valgrind;
 
 #[cfg(all(target_os = "linux", not(tallow_portable), not(miri)))]
 use linux as native;

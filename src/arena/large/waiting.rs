@@ -33,8 +33,7 @@ impl Waiting {
         self.count < LARGE_WAITING && self.bytes + bytes <= LARGE_WAITING_BYTES
     }
 
-    #[cfg(all(test, not(loom)))]
-    #[cfg_attr(not(feature = "hardened"), allow(dead_code, reason = "only its tests ask"))]
+    #[cfg(all(test, not(loom), feature = "hardened"))]
     pub(super) fn len(&self) -> usize {
         self.count
     }
