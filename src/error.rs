@@ -65,6 +65,12 @@ pub(crate) enum Corruption {
     WriteAfterFree { address: usize, offset: usize, region_bytes: usize },
     /// A header does not say what it must say.
     Header { address: usize, word: u64 },
+    /// A thread waits for a lock that it holds.
+    #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "debug builds look"))]
+    Reentry,
+    /// A panic left the allocator while it held a lock.
+    #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "debug builds look"))]
+    Panic,
 }
 
 impl fmt::Display for Corruption {
@@ -109,6 +115,10 @@ impl fmt::Display for Corruption {
             Self::Header { address, word } => {
                 write!(f, "the header at {address:#x} is corrupt (word {word:#x})")
             }
+            Self::Reentry => f.write_str(
+                "the allocator was called from within itself: by the message of a panic in it, or by a handler of a signal that interrupted it",
+            ),
+            Self::Panic => f.write_str("a panic in the allocator, which cannot go on"),
         }
     }
 }

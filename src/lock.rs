@@ -26,6 +26,34 @@ mod told {
     pub(super) fn letting_go<T>(_: &T) {}
 }
 
+/// What debug builds look at besides.
+#[cfg(all(debug_assertions, not(loom)))]
+mod watch;
+/// Nothing, in others.
+#[cfg(not(all(debug_assertions, not(loom))))]
+mod watch {
+    pub(super) struct Holder;
+    impl Holder {
+        pub(super) const NOBODY: Holder = Holder;
+        #[inline(always)]
+        pub(super) fn is_me(&self) {}
+        #[inline(always)]
+        pub(super) fn is_nobody(&self) {}
+        #[inline(always)]
+        pub(super) fn check(&self) {}
+    }
+    pub(super) struct Calm;
+    impl Calm {
+        #[inline(always)]
+        pub(super) fn now() -> Calm {
+            Calm
+        }
+        #[inline(always)]
+        pub(super) fn check(&self) {}
+    }
+}
+use watch::{Calm, Holder};
+
 const FREE: u32 = 0;
 const HELD: u32 = 1;
 const WAITED: u32 = 2;
@@ -48,6 +76,7 @@ impl Strength for Shipped {}
 /// A value that one thread at a time may use.
 pub(crate) struct Lock<T, S = Shipped> {
     word: AtomicU32,
+    holder: Holder,
     value: Cell<T>,
     strength: PhantomData<S>,
 }
@@ -58,7 +87,12 @@ unsafe impl<T: Send, S> Sync for Lock<T, S> {}
 impl<T> Lock<T> {
     const_unless_loom! {
         pub(crate) fn new(value: T) -> Lock<T> {
-            Lock { word: AtomicU32::new(FREE), value: Cell::new(value), strength: PhantomData }
+            Lock {
+                word: AtomicU32::new(FREE),
+                holder: Holder::NOBODY,
+                value: Cell::new(value),
+                strength: PhantomData,
+            }
         }
     }
 }
@@ -66,14 +100,19 @@ impl<T> Lock<T> {
 impl<T, S: Strength> Lock<T, S> {
     #[cfg(loom)]
     pub(crate) fn of_strength(value: T) -> Self {
-        Self { word: AtomicU32::new(FREE), value: Cell::new(value), strength: PhantomData }
+        Self {
+            word: AtomicU32::new(FREE),
+            holder: Holder::NOBODY,
+            value: Cell::new(value),
+            strength: PhantomData,
+        }
     }
 
     /// Waits for the lock. May block; never allocates.
     #[inline]
     pub(crate) fn lock(&self) -> Guard<'_, T, S> {
         self.raw_lock();
-        Guard { lock: self }
+        Guard { lock: self, calm: Calm::now() }
     }
 
     /// Takes the lock if nobody holds it.
@@ -82,7 +121,8 @@ impl<T, S: Strength> Lock<T, S> {
         // Not `then_some`: a guard made in vain would unlock when it is dropped.
         self.try_raw().then(|| {
             told::taken(self);
-            Guard { lock: self }
+            self.holder.is_me();
+            Guard { lock: self, calm: Calm::now() }
         })
     }
 
@@ -100,6 +140,7 @@ impl<T, S: Strength> Lock<T, S> {
             self.lock_slow();
         }
         told::taken(self);
+        self.holder.is_me();
     }
 
     #[cold]
@@ -112,6 +153,7 @@ impl<T, S: Strength> Lock<T, S> {
             }
         }
         before_waiting();
+        self.holder.check();
         // Acquire as in `try_raw`.
         while self.word.swap(S::WAITED, S::TAKE) != FREE {
             wait(&self.word, S::WAITED);
@@ -126,6 +168,7 @@ impl<T, S: Strength> Lock<T, S> {
     #[inline]
     pub(crate) unsafe fn raw_unlock(&self) {
         told::letting_go(self);
+        self.holder.is_nobody();
         // Release pairs with the Acquire of the next holder.
         if self.word.swap(FREE, S::LET_GO) == WAITED {
             wake_one(&self.word);
@@ -137,6 +180,7 @@ impl<T, S: Strength> Lock<T, S> {
     /// # Safety
     /// The caller is the only thread, of a forked child, and does not hold it.
     pub(crate) unsafe fn free_in_child(&self) {
+        self.holder.is_nobody();
         // Relaxed: there is nobody to be ordered with.
         self.word.store(FREE, Ordering::Relaxed);
     }
@@ -155,6 +199,7 @@ impl<T, S: Strength> Lock<T, S> {
 /// The right to use the value, until it is dropped.
 pub(crate) struct Guard<'a, T, S: Strength = Shipped> {
     lock: &'a Lock<T, S>,
+    calm: Calm,
 }
 
 impl<T, S: Strength> Guard<'_, T, S> {
@@ -165,6 +210,7 @@ impl<T, S: Strength> Guard<'_, T, S> {
         let lock = self.lock;
         core::mem::forget(self);
         told::letting_go(lock);
+        lock.holder.is_nobody();
         // Release as in `raw_unlock`, which this is but for the nap.
         if lock.word.swap(FREE, S::LET_GO) == WAITED {
             wake_one(&lock.word);
@@ -196,6 +242,7 @@ impl<T, S: Strength> Drop for Guard<'_, T, S> {
     fn drop(&mut self) {
         // A failed model has no threads any more that could wait.
         if !has_failed() {
+            self.calm.check();
             // SAFETY: this guard held the lock and is gone now.
             unsafe { self.lock.raw_unlock() }
         }
@@ -259,6 +306,38 @@ mod tests {
         // One for each time. Without the nap it is some thousand, in most runs.
         let waited = waiter.join().expect("no panic");
         assert!(waited < 500, "{waited} turns went by");
+    }
+
+    /// A panic under a lock ends the process with a line, whether its message needs the lock
+    /// or not. In processes of their own.
+    #[test]
+    #[cfg(all(debug_assertions, not(miri)))]
+    fn a_panic_under_a_lock_ends_the_process() {
+        const CHILD: &str = "TALLOW_PANIC_CHILD";
+        static LOCK: Lock<()> = Lock::new(());
+        let scene = std::env::var(CHILD);
+        if let Ok(scene) = scene {
+            // SAFETY: ends the process, should it wait for itself.
+            unsafe { libc::alarm(60) };
+            if scene == "its message takes the lock" {
+                std::panic::set_hook(Box::new(|_| drop(LOCK.lock())));
+            }
+            let _held = LOCK.lock();
+            panic!("said in the child");
+        }
+        let this = std::env::current_exe().expect("this program");
+        for (scene, line) in [
+            ("its message takes the lock", "called from within itself"),
+            ("its message can be said", "a panic in the allocator"),
+        ] {
+            let name = "lock::tests::a_panic_under_a_lock_ends_the_process";
+            let mut child = std::process::Command::new(&this);
+            let out = child.args(["--exact", name, "--nocapture"]).env(CHILD, scene).output();
+            let out = out.expect("a child process");
+            let told = String::from_utf8_lossy(&out.stderr);
+            assert!(told.contains(line) && told.contains("aborting"), "{scene}: {told}");
+            assert!(!out.status.success(), "{scene}");
+        }
     }
 
     #[test]

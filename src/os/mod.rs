@@ -45,6 +45,8 @@ use core::ffi::{CStr, c_void};
 use core::ptr::NonNull;
 
 pub(crate) use native::{alone, now_ms};
+#[cfg(debug_assertions)]
+pub(crate) use unix::thread_handle;
 pub(crate) use unix::{Access, environment, processors, seed, thread_number, write_stderr};
 
 /// One counter for each kind of call. Relaxed throughout: they order nothing.

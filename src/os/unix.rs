@@ -72,6 +72,14 @@ pub(crate) fn thread_number() -> u64 {
     number
 }
 
+/// What tells threads that run apart, without a system call; in a forked child that of the
+/// thread that forked.
+#[cfg(debug_assertions)]
+pub(crate) fn thread_handle() -> usize {
+    // SAFETY: takes nothing.
+    unsafe { libc::pthread_self() as usize }
+}
+
 /// Has `SIGABRT` end the process, whatever handler there is.
 pub(super) fn ignore_handler_of_abort() {
     // SAFETY: the action is valid.
