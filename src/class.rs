@@ -173,13 +173,24 @@ const_assert!(CLASS_COUNT < u8::MAX as usize);
 /// where size and alignment are constants.
 #[inline(always)]
 pub(crate) fn of_layout(size: usize, align: usize) -> Option<Class> {
+    // Every region is a multiple of the smallest one.
+    if align <= REGION_BYTES[0] as usize {
+        return small_of_size(size);
+    }
     // Cannot overflow: a layout's size, rounded up to its alignment, fits `isize`.
     let size = (size + (align - 1)) & !(align - 1);
-    // The common case first: one comparison where the alignment is a constant.
-    if size <= TABLE_MAX && align <= PAGE_BYTES {
-        return Some(by_table(size));
+    if align <= PAGE_BYTES { small_of_size(size) } else { None }
+}
+
+/// The smallest class whose regions hold `size` bytes, if there is one.
+#[inline(always)]
+fn small_of_size(size: usize) -> Option<Class> {
+    // The common case first, with one comparison.
+    if size <= TABLE_MAX {
+        Some(by_table(size))
+    } else {
+        (size <= SMALL_MAX_BYTES).then(|| by_steps(size))
     }
-    (size <= SMALL_MAX_BYTES && align <= PAGE_BYTES).then(|| by_steps(size))
 }
 
 /// The smallest class whose regions hold `size <= SMALL_MAX_BYTES` bytes.
@@ -225,12 +236,16 @@ impl Class {
         info.magazine_max.min(clamp(items, MAGAZINE_MIN, MAGAZINE_MAX) as u16)
     }
 
-    /// The quarter of occupancy that a slab of this class with so many regions live is in:
-    /// four for a full one. By a multiplication, since it is asked for each region that
-    /// goes back alone.
+    /// Whether a slab of this class with `live` regions live stays in its quarter of
+    /// occupancy, and does not become empty, when `n` of them go. `false` may also mean that
+    /// it comes to lie on its quarter's very line. By a multiplication, since it is asked for
+    /// each region that goes back alone.
     #[inline(always)]
-    pub(crate) fn quarter(self, live: u32) -> u64 {
-        (u64::from(live) * QUARTERS[self.0 as usize]) >> 32
+    pub(crate) fn keeps_quarter(self, live: u32, n: u32) -> bool {
+        let one = QUARTERS[self.0 as usize];
+        // In quarters with 32 bits behind the point, which are how far it is above its line.
+        let above = (u64::from(live) * one) as u32;
+        u64::from(above) > u64::from(n) * one
     }
 
     #[inline(always)]
@@ -245,10 +260,11 @@ impl ClassInfo {
         (self.slab_pages as usize) << LG_PAGE
     }
 
-    /// The region that the byte at `offset` of a slab lies in (C3).
+    /// The region that the byte at `offset` of a slab lies in (C3); of one behind it, a
+    /// number below 2^32.
     #[inline]
     pub(crate) fn region_index(&self, offset: usize) -> usize {
-        ((offset as u64 * u64::from(self.reciprocal)) >> 32) as usize
+        ((offset as u64).wrapping_mul(u64::from(self.reciprocal)) >> 32) as usize
     }
 }
 
@@ -284,8 +300,13 @@ mod tests {
     fn quarters_are_exact() {
         for class in Class::all() {
             let capacity = u32::from(class.info().capacity);
-            for live in 0..=capacity {
-                assert_eq!(class.quarter(live), u64::from(live * 4 / capacity));
+            let quarter = |live: u32| live * 4 / capacity;
+            for (live, n) in (0..=capacity).flat_map(|live| (1..=capacity).map(move |n| (live, n)))
+            {
+                let stays = n < live && quarter(live) == quarter(live - n);
+                let on_line = n <= live && (live - n) * 4 % capacity == 0;
+                let told = class.keeps_quarter(live, n);
+                assert!(told == stays || !told && on_line, "{live} of {capacity}, less {n}");
             }
         }
     }

@@ -34,7 +34,9 @@ mod watch;
 mod watch {
     pub(super) struct Holder;
     impl Holder {
-        pub(super) const NOBODY: Holder = Holder;
+        pub(super) const fn nobody() -> Holder {
+            Holder
+        }
         #[inline(always)]
         pub(super) fn is_me(&self) {}
         #[inline(always)]
@@ -89,7 +91,7 @@ impl<T> Lock<T> {
         pub(crate) fn new(value: T) -> Lock<T> {
             Lock {
                 word: AtomicU32::new(FREE),
-                holder: Holder::NOBODY,
+                holder: Holder::nobody(),
                 value: Cell::new(value),
                 strength: PhantomData,
             }
@@ -102,7 +104,7 @@ impl<T, S: Strength> Lock<T, S> {
     pub(crate) fn of_strength(value: T) -> Self {
         Self {
             word: AtomicU32::new(FREE),
-            holder: Holder::NOBODY,
+            holder: Holder::nobody(),
             value: Cell::new(value),
             strength: PhantomData,
         }

@@ -32,6 +32,7 @@ use crate::class::Class;
 use crate::config::{
     HARDENED, HUGE_PAGE_BYTES, LG_ADDRESS, LG_PAGE, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES,
 };
+use crate::error::Corruption;
 use crate::os;
 use crate::sync::Ordering;
 use crate::sync::zeroed::{AtomicU64, AtomicUsize};
@@ -249,17 +250,44 @@ impl Segment {
         Entry::class(word.load(Ordering::Acquire))
     }
 
-    /// The header of the slab of `class` that the page with this address belongs to.
+    /// The header of the slab of `class` that the page with this address belongs to; an
+    /// error that says what is wrong with freeing a block there as one of that class.
     #[inline(always)]
-    pub(crate) fn slab_of(class: Class, address: usize) -> Option<NonNull<u8>> {
-        let segment: *const Self = Self::find(address)?;
-        let page = (address & (SEGMENT_BYTES - 1)) >> LG_PAGE;
-        // SAFETY: as in `class_of`.
-        let word = unsafe { &*segment.cast::<AtomicUsize>().add(page) }.load(Ordering::Acquire);
-        if word >> Entry::LG_CLASS != class.index() + 1 {
-            return None;
+    pub(crate) fn slab_of(class: Class, address: usize) -> Result<NonNull<u8>, Corruption> {
+        if !Self::has(address) {
+            return Err(Self::not_of_class(class, address));
         }
-        NonNull::new(ptr::with_exposed_provenance_mut(word & ((1 << Entry::LG_CLASS) - 1)))
+        let base = address & !(SEGMENT_BYTES - 1);
+        let page = (address & (SEGMENT_BYTES - 1)) >> LG_PAGE;
+        let word = ptr::with_exposed_provenance::<AtomicUsize>(base).wrapping_add(page);
+        // SAFETY: as in `class_of`.
+        let word = unsafe { &*word }.load(Ordering::Acquire);
+        // Without its class the entry is an address; with any other there are bits above.
+        let header = word ^ (class.index() + 1) << Entry::LG_CLASS;
+        if header >> Entry::LG_CLASS != 0 {
+            return Err(Self::not_of_class(class, address));
+        }
+        let header = ptr::with_exposed_provenance_mut(header);
+        // SAFETY: an entry with a class is that of a slab, which has a header.
+        Ok(unsafe { NonNull::new_unchecked(header) })
+    }
+
+    /// What is wrong with freeing a block at `address` as one of `class`.
+    #[cold]
+    #[inline(never)]
+    fn not_of_class(class: Class, address: usize) -> Corruption {
+        let freed_bytes = class.info().region_bytes as usize;
+        match Self::entry_of(address) {
+            Entry::Slab { class: owned, .. } => Corruption::Layout {
+                address,
+                freed_bytes,
+                owned_bytes: owned.info().region_bytes as usize,
+            },
+            Entry::Large { pages } => {
+                Corruption::Layout { address, freed_bytes, owned_bytes: pages << LG_PAGE }
+            }
+            Entry::None | Entry::Freed { .. } => Corruption::Foreign { address, size: freed_bytes },
+        }
     }
 
     #[inline]

@@ -18,7 +18,7 @@ mod model;
 use crate::class::Class;
 use crate::error::Corruption;
 use crate::lock::Lock;
-use crate::slab::{After, Links, Protocol, Shipped, Slab, State, Tag, quarter};
+use crate::slab::{After, Links, Protocol, Row, Shipped, Slab, State, Tag, quarter};
 use crate::sync::{AtomicPtr, Ordering, const_unless_loom};
 use core::ptr::{self, NonNull};
 
@@ -95,7 +95,7 @@ impl<P: Protocol> Bin<P> {
         who: u16,
         want: u32,
         supply: &impl Supply<P>,
-        out: &mut impl FnMut(*mut u8),
+        out: &mut impl FnMut(Row),
         contended: impl Fn(),
     ) -> u32 {
         loop {

@@ -7,16 +7,16 @@ use super::huge::Huge;
 use super::large::Large;
 use super::slabs;
 use crate::ceiling::CEILING;
-use crate::class::{CLASS_COUNT, Class};
+use crate::class::{CLASS_COUNT, Class, ClassInfo};
 use crate::config::{HARDENED, LG_PAGE, MAX_ARENAS};
 use crate::error::Corruption;
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::os;
 use crate::pages::PageHeap;
-use crate::segment::{Entry, Segment};
+use crate::segment::Segment;
 use crate::settings::SETTINGS;
-use crate::slab::{Company, Slab, Tag};
+use crate::slab::{Company, Row, Slab, Tag};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, prefetch};
 use core::ptr::NonNull;
 
@@ -103,7 +103,7 @@ impl Central {
         class: Class,
         who: u16,
         want: u32,
-        out: &mut impl FnMut(*mut u8),
+        out: &mut impl FnMut(Row),
     ) -> u32 {
         let tag = Tag::new(class, arena as u8);
         let bin = &self.arenas[arena].bins[class.index()];
@@ -118,7 +118,7 @@ impl Central {
         arena: usize,
         class: Class,
         want: u32,
-        out: &mut impl FnMut(*mut u8),
+        out: &mut impl FnMut(Row),
     ) -> u32 {
         let others = (0..MAX_ARENAS).filter(|&other| other != arena);
         for arena in core::iter::once(arena).chain(others) {
@@ -185,34 +185,61 @@ impl Central {
         const SHORT: usize = 4;
         let info = class.info();
         let mut window: [NonNull<Slab>; AHEAD] = [NonNull::dangling(); AHEAD];
-        let mut run = 0;
+        let mut run = if is_row(info, regions) { SHORT + 1 } else { 0 };
         while !regions.is_empty() {
             let ahead = if run > SHORT { 1 } else { regions.len().min(AHEAD) };
-            for (region, place) in regions[..ahead].iter().zip(&mut window) {
+            let (these, slabs) = (&regions[..ahead], &mut window[..ahead]);
+            for (region, place) in these.iter().zip(slabs.iter_mut()) {
                 *place = slab_of(class, region.addr())?;
                 prefetch(place.as_ptr());
             }
             let mut at = 0;
-            while let Some(&slab) = window[..ahead].get(at) {
+            while at < ahead {
+                let slab = slabs[at];
+                if at + 1 >= ahead || slabs[at + 1] == slab {
+                    run = self.put_all(class, slab, &regions[at..], company)?;
+                    at += run;
+                    continue;
+                }
                 // SAFETY: headers are never unmapped (meta, M1).
                 let it = unsafe { slab.as_ref() };
-                run = match window[..ahead].get(at + 1) {
-                    Some(next) if *next != slab => {
-                        it.put_one(info, regions[at], company)?;
-                        1
-                    }
-                    _ => it.put_all(info, &regions[at..], company)?,
-                };
-                if let Some(tag) = it.lower_in(class, run as u32, company)?
-                    && let Some(bin) = self.bin(tag)
-                {
-                    bin.settle(slab, tag, self);
+                it.put_one(info, these[at], company)?;
+                if let Some(tag) = it.lower_in(class, 1, company)? {
+                    self.settle(slab, tag);
                 }
-                at += run;
+                (run, at) = (1, at + 1);
             }
             regions = &regions[at..];
         }
         Ok(())
+    }
+
+    /// Returns the first of `regions` to its slab, and those behind it as long as they are
+    /// in that slab too. Returns how many they are.
+    #[inline(never)]
+    fn put_all(
+        &self,
+        class: Class,
+        slab: NonNull<Slab>,
+        regions: &[*mut u8],
+        company: Company,
+    ) -> Result<usize, Corruption> {
+        // SAFETY: headers are never unmapped (meta, M1).
+        let it = unsafe { slab.as_ref() };
+        let n = it.put_all(class.info(), regions, company)?;
+        if let Some(tag) = it.lower_in(class, n as u32, company)? {
+            self.settle(slab, tag);
+        }
+        Ok(n)
+    }
+
+    /// Puts a slab where it belongs after a return.
+    #[cold]
+    #[inline(never)]
+    fn settle(&self, slab: NonNull<Slab>, tag: Tag) {
+        if let Some(bin) = self.bin(tag) {
+            bin.settle(slab, tag, self);
+        }
     }
 
     /// Gives the pages of partial slabs back on which no region is live, without
@@ -330,27 +357,13 @@ impl Central {
 /// the page map only.
 #[inline(always)]
 fn slab_of(class: Class, address: usize) -> Result<NonNull<Slab>, Corruption> {
-    match Segment::slab_of(class, address) {
-        Some(header) => Ok(header.cast()),
-        None => Err(not_of_class(class, address)),
-    }
+    Segment::slab_of(class, address).map(NonNull::cast)
 }
 
-/// What is wrong with freeing a block at `address` as one of `class`.
-#[cold]
-fn not_of_class(class: Class, address: usize) -> Corruption {
-    let freed_bytes = class.info().region_bytes as usize;
-    match Segment::entry_of(address) {
-        Entry::Slab { class: owned, .. } => Corruption::Layout {
-            address,
-            freed_bytes,
-            owned_bytes: owned.info().region_bytes as usize,
-        },
-        Entry::Large { pages } => {
-            Corruption::Layout { address, freed_bytes, owned_bytes: pages << LG_PAGE }
-        }
-        Entry::None | Entry::Freed { .. } => Corruption::Foreign { address, size: freed_bytes },
-    }
+/// Whether the first two are neighbours.
+fn is_row(info: &ClassInfo, regions: &[*mut u8]) -> bool {
+    let [first, second, ..] = regions else { return false };
+    first.addr().abs_diff(second.addr()) == info.region_bytes as usize
 }
 
 impl Supply<crate::slab::Shipped> for Central {

@@ -63,9 +63,11 @@ impl Desk {
             with_cache(|cache| {
                 cache.with_shared(|shared, _| {
                     let want = READY as u32;
-                    let got = CENTRAL.claim_dense(arena, class, want, &mut |at| {
-                        ready[n] = at;
-                        n += 1;
+                    let got = CENTRAL.claim_dense(arena, class, want, &mut |row| {
+                        for region in row.regions() {
+                            ready[n] = region;
+                            n += 1;
+                        }
                     });
                     shared.claimed[class.index()] += i64::from(got);
                 });

@@ -474,7 +474,9 @@ mod tests {
             cache.with_shared(|shared, _| {
                 for arena in [MAX_ARENAS - 2, MAX_ARENAS - 1] {
                     let want = 3;
-                    let got = CENTRAL.claim(arena, class, 0, want, &mut |at| regions.push(at));
+                    let got = CENTRAL.claim(arena, class, 0, want, &mut |row| {
+                        regions.extend(row.regions());
+                    });
                     assert_eq!(got, want);
                     shared.claimed[class.index()] += i64::from(got);
                 }

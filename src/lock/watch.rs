@@ -10,7 +10,9 @@ use crate::sync::{AtomicUsize, Ordering};
 pub(super) struct Holder(AtomicUsize);
 
 impl Holder {
-    pub(super) const NOBODY: Holder = Holder(AtomicUsize::new(0));
+    pub(super) const fn nobody() -> Holder {
+        Holder(AtomicUsize::new(0))
+    }
 
     /// Notes that this thread has taken the lock.
     #[inline]

@@ -7,6 +7,7 @@ use crate::class::Class;
 use crate::config::MAX_ARENAS;
 use crate::lock::Lock;
 use crate::meta::Meta;
+use crate::slab::Row;
 use core::ptr;
 use loom::cell::UnsafeCell;
 
@@ -63,7 +64,7 @@ impl Central {
         _: Class,
         _: u16,
         want: u32,
-        out: &mut impl FnMut(*mut u8),
+        out: &mut impl FnMut(Row),
     ) -> u32 {
         if os::is_left_behind() {
             return 0;
@@ -72,7 +73,7 @@ impl Central {
         let n = free.len().min(want as usize);
         for _ in 0..n {
             let region = free.pop().expect("counted");
-            out(ptr::without_provenance_mut(FIRST + region * REGION_BYTES));
+            out(Row::one(ptr::without_provenance_mut(FIRST + region * REGION_BYTES)));
         }
         n as u32
     }

@@ -326,7 +326,7 @@ impl Cache {
         let mut region = ptr::null_mut();
         let Some(record) = self.record() else {
             let mut shared = orphan().lock.lock();
-            if CENTRAL.claim(0, class, 0, 1, &mut |at| region = at) > 0 {
+            if CENTRAL.claim(0, class, 0, 1, &mut |row| region = row.first) > 0 {
                 shared.claimed[class.index()] += 1;
                 shared.requested_bytes += size as i64;
                 fill(region, class, Moment::Allocated);
@@ -351,16 +351,19 @@ impl Cache {
         } else {
             (record.ordinal % usize::from(u16::MAX)) as u16 + 1
         };
-        let got = CENTRAL.claim(arena, class, who, want as u32, &mut |at| {
+        let got = CENTRAL.claim(arena, class, who, want as u32, &mut |row| {
             // Addresses go up as they come. The first is handed out; the others
             // are laid down from the top, so that they go up as they are popped.
+            let mut rest = Some(row);
             if n == 0 {
-                region = at;
-            } else {
-                // SAFETY: `n < want <= limit` places.
-                unsafe { (*items.add(want - 1 - n)).store(at, Ordering::Relaxed) };
+                (region, rest) = row.split_first();
+                n = 1;
             }
-            n += 1;
+            if let Some(row) = rest {
+                n += row.n;
+                // SAFETY: `n <= want <= limit` places, which nobody else looks at.
+                unsafe { slots::lay_down(items.add(want - n), row) };
+            }
         });
         if got == 0 {
             return ptr::null_mut();

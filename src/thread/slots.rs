@@ -1,6 +1,7 @@
 //! The places of regions in magazines. A magazine's own thread loads and stores them one
 //! by one; whole runs of them are moved and read here.
 
+use crate::slab::Row;
 use crate::sync::AtomicPtr;
 
 /// Place of one region pointer in a magazine.
@@ -8,7 +9,21 @@ pub(crate) type Slot = AtomicPtr<u8>;
 
 #[cfg(not(loom))]
 mod imp {
-    use super::Slot;
+    use super::{Row, Slot};
+
+    /// Writes the regions of a row, the last one first.
+    ///
+    /// # Safety
+    /// So many places there are the caller's, and nobody reads them.
+    #[inline(always)]
+    pub(crate) unsafe fn lay_down(to: *mut Slot, row: Row) {
+        let mut region = row.last();
+        for i in 0..row.n {
+            // SAFETY: the caller's promise; a slot has the layout of a pointer.
+            unsafe { to.cast::<*mut u8>().add(i).write(region) };
+            region = region.wrapping_sub(row.region_bytes);
+        }
+    }
 
     /// Makes `n` places of new memory. They are written before they are read.
     #[inline(always)]
@@ -38,9 +53,18 @@ mod imp {
 /// One by one, so that loom sees each.
 #[cfg(loom)]
 mod imp {
-    use super::Slot;
+    use super::{Row, Slot};
     use crate::sync::Ordering;
     use core::ptr;
+
+    /// # Safety
+    /// As above.
+    pub(crate) unsafe fn lay_down(to: *mut Slot, row: Row) {
+        for (i, region) in row.regions().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { (*to.add(row.n - 1 - i)).store(region, Ordering::Relaxed) };
+        }
+    }
 
     /// # Safety
     /// As above.
@@ -71,4 +95,4 @@ mod imp {
     }
 }
 
-pub(crate) use imp::{lay_out, read, shift};
+pub(crate) use imp::{lay_down, lay_out, read, shift};

@@ -173,7 +173,14 @@ impl<P: Protocol + 'static> World<P> {
 
     fn claim(&self, want: u32) -> Vec<usize> {
         let mut out = Vec::new();
-        self.bin.refill(self.tag, 0, want, &self.supply, &mut |at| out.push(at.addr()), || {});
+        self.bin.refill(
+            self.tag,
+            0,
+            want,
+            &self.supply,
+            &mut |row| out.extend(row.regions().map(<*mut u8>::addr)),
+            || {},
+        );
         for &at in &out {
             self.supply.write(self.cell(at));
             let slab = self.slab(at);

@@ -133,7 +133,14 @@ impl World {
     pub(in crate::arena) fn claim(&self, arena: u8, want: usize) -> Vec<usize> {
         let mut out = Vec::new();
         let (bin, tag) = (&self.bins[usize::from(arena)], Tag::new(self.class, arena));
-        bin.refill(tag, 0, want as u32, self, &mut |at| out.push(at.addr()), || {});
+        bin.refill(
+            tag,
+            0,
+            want as u32,
+            self,
+            &mut |row| out.extend(row.regions().map(<*mut u8>::addr)),
+            || {},
+        );
         out.iter().for_each(|&at| self.write(at));
         for (address, entry) in self.late.lock().unwrap().drain(..) {
             self.set_entry(address, entry);

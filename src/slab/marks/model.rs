@@ -55,7 +55,7 @@ impl<P: Protocol + 'static> World<P> {
     /// Hands the region out, if it is free.
     fn take(&self, size: usize) -> bool {
         let mut at = ptr::null_mut();
-        if self.slab.claim(self.tag, 0, 1, &mut |region| at = region).0 == 0 {
+        if self.slab.claim(self.tag, 0, 1, &mut |row| at = row.first).0 == 0 {
             return false;
         }
         let was = of_free(&self.mark);

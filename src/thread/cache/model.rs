@@ -11,6 +11,7 @@ use crate::arena::CENTRAL;
 use crate::class::Class;
 use crate::model::{model, os, side_by_side, twin};
 use crate::settings::Settings;
+use crate::slab::Row;
 use crate::sync::{self, Ordering};
 use crate::thread::record::{each_record, sum_books};
 use core::ptr;
@@ -50,7 +51,8 @@ fn free(cache: &Cache, block: Block) {
 
 /// Takes what there is without a cache, as another thread may; returns how many.
 fn claim_all() -> i64 {
-    CENTRAL.claim(0, class(), 0, u32::MAX, &mut |region| CENTRAL.write(region)).into()
+    let mut write = |row: Row| row.regions().for_each(|it| CENTRAL.write(it));
+    CENTRAL.claim(0, class(), 0, u32::MAX, &mut write).into()
 }
 
 /// The thread's record.

@@ -164,8 +164,8 @@ fn check_child(program: &Program) {
     assert!(bytes >= (kept.len() * SIZE) as i64, "a child has lost something");
     with_cache(Cache::recall_all);
     assert_eq!(CENTRAL.taken(), blocks, "a child has lost something");
-    CENTRAL.claim(0, class(), 0, u32::MAX, &mut |region| {
-        assert!(!kept.contains(&region.addr()), "a block is handed out");
+    CENTRAL.claim(0, class(), 0, u32::MAX, &mut |row| {
+        row.regions().for_each(|it| assert!(!kept.contains(&it.addr()), "a block is handed out"));
     });
     assert_eq!(claim_all(), 0);
 }
