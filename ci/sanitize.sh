@@ -36,7 +36,8 @@ tsan() {
     export TSAN_OPTIONS="second_deadlock_stack=1 history_size=4 die_after_fork=0"
     run "tsan: all suites" "${tests[@]}" -Zbuild-std --target $target --target-dir target/tsan \
         --lib --tests -- --skip sleeping_threads "${without_ends[@]}" --skip an_idle_process_shrinks \
-        --skip signals_that_touch_errno --skip the_last_line_gets_through
+        --skip signals_that_touch_errno --skip the_last_line_gets_through \
+        --skip the_end_of_a_stack_is_told_of
     unset RUSTFLAGS TSAN_OPTIONS
 }
 

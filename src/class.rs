@@ -169,28 +169,29 @@ const_assert!(REGION_BYTES[CLASS_COUNT - 1] as usize == SMALL_MAX_BYTES);
 const_assert!(CLASS_COUNT < u8::MAX as usize);
 
 /// The class of a small block, or `None` when it is larger than
-/// [`SMALL_MAX_BYTES`] or aligned to more than a page. A few instructions; none
-/// where size and alignment are constants.
+/// [`SMALL_MAX_BYTES`] or aligned to more than a page.
 #[inline(always)]
 pub(crate) fn of_layout(size: usize, align: usize) -> Option<Class> {
-    // Every region is a multiple of the smallest one.
-    if align <= REGION_BYTES[0] as usize {
-        return small_of_size(size);
-    }
-    // Cannot overflow: a layout's size, rounded up to its alignment, fits `isize`.
-    let size = (size + (align - 1)) & !(align - 1);
-    if align <= PAGE_BYTES { small_of_size(size) } else { None }
+    let size = rounded(size, align);
+    (size <= SMALL_MAX_BYTES && align <= PAGE_BYTES).then(|| of_size(size))
 }
 
-/// The smallest class whose regions hold `size` bytes, if there is one.
+/// [`of_layout`] for the sizes that a table tells, which are most of those that programs
+/// ask for: a few instructions, none where size and alignment are constants.
 #[inline(always)]
-fn small_of_size(size: usize) -> Option<Class> {
-    // The common case first, with one comparison.
-    if size <= TABLE_MAX {
-        Some(by_table(size))
-    } else {
-        (size <= SMALL_MAX_BYTES).then(|| by_steps(size))
+pub(crate) fn of_little(size: usize, align: usize) -> Option<Class> {
+    // Regions are multiples of the smallest one, whatever the size.
+    if align <= REGION_BYTES[0] as usize {
+        return (size <= TABLE_MAX).then(|| by_table(size));
     }
+    let size = rounded(size, align);
+    (size <= TABLE_MAX && align <= PAGE_BYTES).then(|| by_table(size))
+}
+
+/// The size of a layout, rounded up to its alignment. Fits `isize`, as layouts promise.
+#[inline(always)]
+fn rounded(size: usize, align: usize) -> usize {
+    (size + (align - 1)) & !(align - 1)
 }
 
 /// The smallest class whose regions hold `size <= SMALL_MAX_BYTES` bytes.
@@ -285,6 +286,9 @@ mod tests {
                 let region = class.info().region_bytes as usize;
                 assert!(region >= size, "{size} {align}");
                 assert_eq!(region % align, 0, "C1: {size} {align}");
+                let little = of_little(size, align);
+                assert!(little.is_none_or(|little| little == class));
+                assert_eq!(little.is_some(), size.next_multiple_of(align) <= TABLE_MAX);
                 // Its size alone says the same as far as it is told.
                 assert_eq!(class, of_size(size.next_multiple_of(align)), "{size} {align}");
                 // No smaller class would have done.

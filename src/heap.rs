@@ -28,6 +28,19 @@ use core::ptr::{self, NonNull};
 /// must be given back by [`free`].
 #[inline(always)]
 pub(crate) fn allocate<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
+    // The usual case. No more than that is compiled into every caller.
+    if !HARDENED
+        && let Some(class) = class::of_little(layout.size(), layout.align())
+        && let Some(region) = with_cache(|cache| cache.allocate::<COUNTED>(class, layout.size()))
+    {
+        return region;
+    }
+    allocate_otherwise::<COUNTED>(layout, settings)
+}
+
+/// [`allocate`], whatever the layout and the cache.
+#[inline(never)]
+fn allocate_otherwise<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
     match class::of_layout(layout.size(), layout.align()) {
         Some(class) if HARDENED => harden::allocate::<COUNTED>(class, layout, settings),
         Some(class) => with_cache(|cache| match cache.allocate::<COUNTED>(class, layout.size()) {
@@ -100,6 +113,23 @@ pub(crate) fn allocate_zeroed<const COUNTED: bool>(layout: Layout, settings: &Se
 /// It was allocated with this layout and is used no more.
 #[inline(always)]
 pub(crate) unsafe fn free(block: *mut u8, layout: Layout) {
+    // As in `allocate`.
+    if !HARDENED
+        && let Some(class) = class::of_little(layout.size(), layout.align())
+        && with_cache(|cache| cache.push::<true>(class, block, layout.size()))
+    {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free_otherwise(block, layout) }
+}
+
+/// [`free`], whatever the layout and the cache.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+unsafe fn free_otherwise(block: *mut u8, layout: Layout) {
     match class::of_layout(layout.size(), layout.align()) {
         Some(class) if HARDENED => harden::free::<true>(block, class, layout.size()),
         Some(class) => with_cache(|cache| cache.free::<true>(class, block, layout.size())),

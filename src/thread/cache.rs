@@ -230,12 +230,25 @@ impl Cache {
     /// Takes a region back that held a block of `size` bytes.
     #[inline(always)]
     pub(crate) fn free<const COUNTED: bool>(&self, class: Class, region: *mut u8, size: usize) {
+        if !self.push::<COUNTED>(class, region, size) {
+            self.free_slow(class, whole(region), if COUNTED { size } else { 0 });
+        }
+    }
+
+    /// [`Self::free`] if there is a place in the magazine, which is returned.
+    #[inline(always)]
+    pub(crate) fn push<const COUNTED: bool>(
+        &self,
+        class: Class,
+        region: *mut u8,
+        size: usize,
+    ) -> bool {
         light_fence();
         let region = whole(region);
         let magazine = self.magazines.of(class);
         let cur = magazine.cur.load(Ordering::Relaxed);
         if cur >= magazine.end.load(Ordering::Relaxed) {
-            return self.free_slow(class, region, if COUNTED { size } else { 0 });
+            return false;
         }
         if COUNTED {
             // Before the region counts as cached: requested <= allocated (T5).
@@ -247,6 +260,7 @@ impl Cache {
         light_fence();
         // SAFETY: at most `end`.
         magazine.cur.store(unsafe { cur.add(1) }, Ordering::Relaxed);
+        true
     }
 
     /// Takes the newest cached region of `class` out of the cache if it is
