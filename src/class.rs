@@ -51,7 +51,7 @@ pub(crate) const REGION_BYTES: [u32; CLASS_COUNT] = region_sizes();
 /// All classes.
 pub(crate) const CLASSES: [ClassInfo; CLASS_COUNT] = infos();
 static TABLE: [ClassInfo; CLASS_COUNT] = CLASSES;
-/// `ceil(2^34 / capacity)`: see [`Class::quarter`].
+/// `ceil(2^34 / capacity)`: see [`Class::keeps_quarter`].
 static QUARTERS: [u64; CLASS_COUNT] = quarters();
 /// The class of each size up to [`TABLE_MAX`], by `(size + 7) / 8`.
 static BY_EIGHTH: [u8; TABLE_MAX / 8 + 1] = by_eighth();
@@ -261,8 +261,8 @@ impl ClassInfo {
         (self.slab_pages as usize) << LG_PAGE
     }
 
-    /// The region that the byte at `offset` of a slab lies in (C3); of one behind it, a
-    /// number below 2^32.
+    /// The region that the byte at `offset` of a slab lies in (C3); of any
+    /// other byte, a number below 2^32.
     #[inline]
     pub(crate) fn region_index(&self, offset: usize) -> usize {
         ((offset as u64).wrapping_mul(u64::from(self.reciprocal)) >> 32) as usize
@@ -281,6 +281,7 @@ mod tests {
             for size in 1..=1 << 20 {
                 let Some(class) = of_layout(size, align) else {
                     assert!(size.next_multiple_of(align) > SMALL_MAX_BYTES || align > PAGE_BYTES);
+                    assert_eq!(of_little(size, align), None);
                     continue;
                 };
                 let region = class.info().region_bytes as usize;
@@ -322,6 +323,15 @@ mod tests {
             for offset in 0..info.slab_bytes() {
                 let exact = offset / info.region_bytes as usize;
                 assert_eq!(info.region_index(offset), exact, "C3");
+            }
+            // Elsewhere it is exact, too, where its product is the offset: `Slab::spot`.
+            let far = (0..1 << 14).map(|i: usize| i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            for start in far.chain([0, 1 << 32, usize::MAX, 1 << 47]) {
+                let offset = start.wrapping_sub(start % info.region_bytes as usize);
+                let index = info.region_index(offset);
+                assert!(index < 1 << 32);
+                let exact = offset / info.region_bytes as usize;
+                assert!(index * info.region_bytes as usize != offset || index == exact, "C3");
             }
         }
     }

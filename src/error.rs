@@ -1,8 +1,9 @@
 //! Floor 0: one clear line on stderr, then abort.
 //!
 //! The allocator never unwinds and never allocates, so a message is put
-//! together in a small buffer on the stack. It is used for proven corruption
-//! only; memory that has run out is reported by a null pointer.
+//! together in a small buffer on the stack. It is used for proven corruption and, in
+//! debug builds, for a panic of the allocator's own; memory that has run out is reported by
+//! a null pointer.
 
 use core::fmt::{self, Write};
 

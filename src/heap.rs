@@ -28,9 +28,14 @@ use core::ptr::{self, NonNull};
 /// must be given back by [`free`].
 #[inline(always)]
 pub(crate) fn allocate<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
+    if HARDENED {
+        return match class::of_layout(layout.size(), layout.align()) {
+            Some(class) => harden::allocate::<COUNTED>(class, layout, settings),
+            None => allocate_block::<COUNTED>(layout, false, settings),
+        };
+    }
     // The usual case. No more than that is compiled into every caller.
-    if !HARDENED
-        && let Some(class) = class::of_little(layout.size(), layout.align())
+    if let Some(class) = class::of_little(layout.size(), layout.align())
         && let Some(region) = with_cache(|cache| cache.allocate::<COUNTED>(class, layout.size()))
     {
         return region;
@@ -42,7 +47,6 @@ pub(crate) fn allocate<const COUNTED: bool>(layout: Layout, settings: &Settings)
 #[inline(never)]
 fn allocate_otherwise<const COUNTED: bool>(layout: Layout, settings: &Settings) -> *mut u8 {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) if HARDENED => harden::allocate::<COUNTED>(class, layout, settings),
         Some(class) => with_cache(|cache| match cache.allocate::<COUNTED>(class, layout.size()) {
             Some(region) => region,
             None => {
@@ -113,9 +117,15 @@ pub(crate) fn allocate_zeroed<const COUNTED: bool>(layout: Layout, settings: &Se
 /// It was allocated with this layout and is used no more.
 #[inline(always)]
 pub(crate) unsafe fn free(block: *mut u8, layout: Layout) {
+    if HARDENED {
+        return match class::of_layout(layout.size(), layout.align()) {
+            Some(class) => harden::free::<true>(block, class, layout.size()),
+            // SAFETY: the caller's promise.
+            None => unsafe { free_block(block, layout) },
+        };
+    }
     // As in `allocate`.
-    if !HARDENED
-        && let Some(class) = class::of_little(layout.size(), layout.align())
+    if let Some(class) = class::of_little(layout.size(), layout.align())
         && with_cache(|cache| cache.push::<true>(class, block, layout.size()))
     {
         return;
@@ -131,7 +141,6 @@ pub(crate) unsafe fn free(block: *mut u8, layout: Layout) {
 #[inline(never)]
 unsafe fn free_otherwise(block: *mut u8, layout: Layout) {
     match class::of_layout(layout.size(), layout.align()) {
-        Some(class) if HARDENED => harden::free::<true>(block, class, layout.size()),
         Some(class) => with_cache(|cache| cache.free::<true>(class, block, layout.size())),
         // SAFETY: the caller's promise.
         None => unsafe { free_block(block, layout) },

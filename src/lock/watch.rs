@@ -6,25 +6,28 @@ use crate::error::Corruption;
 use crate::os;
 use crate::sync::{AtomicUsize, Ordering};
 
-/// Who holds a lock.
+/// Who holds a lock, or [`NOBODY`].
 pub(super) struct Holder(AtomicUsize);
+
+/// No thread's handle: an address, or a small number.
+const NOBODY: usize = usize::MAX;
 
 impl Holder {
     pub(super) const fn nobody() -> Holder {
-        Holder(AtomicUsize::new(0))
+        Holder(AtomicUsize::new(NOBODY))
     }
 
     /// Notes that this thread has taken the lock.
     #[inline]
     pub(super) fn is_me(&self) {
-        // Relaxed throughout: a thread compares with its own name, which only it writes.
+        // Relaxed throughout: a thread compares with its own handle, which only it writes.
         self.0.store(os::thread_handle(), Ordering::Relaxed);
     }
 
     /// Notes that the lock is about to be free.
     #[inline]
     pub(super) fn is_nobody(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.store(NOBODY, Ordering::Relaxed);
     }
 
     /// Ends the process if this thread would wait for itself.

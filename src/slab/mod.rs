@@ -378,9 +378,9 @@ impl<P: Protocol> Slab<P> {
         }
     }
 
-    /// Claims up to `want` regions for the thread `who` (0: any) and hands them to
-    /// `out`. Returns how many, and how many punched pages that brings back; 0 when the slab has no
-    /// room, or is not `tag`'s owned slab any more.
+    /// Claims up to `want` regions for the thread `who` (0: any) and hands them to `out`.
+    /// Returns how many, and how many punched pages that brings back; 0 when the slab has
+    /// no room, or is not `tag`'s owned slab any more.
     #[inline]
     pub(crate) fn claim(
         &self,
@@ -576,9 +576,10 @@ impl<P: Protocol> Slab<P> {
     ) -> Result<(usize, u64), Corruption> {
         let region_bytes = info.region_bytes as usize;
         let offset = address.wrapping_sub(start);
-        // Of a byte that is not in the slab it is any number, and not its offset's quotient
-        // then or beyond the capacity. The slab's own capacity: its header may have been
-        // recycled, where a region is freed twice.
+        // Of an address that is not in the slab this is a number that either is not its
+        // offset's quotient or is not below the capacity. The slab's own capacity: its
+        // header may have been recycled, where a region is freed twice; then
+        // `lower_in` finds another class.
         let index = info.region_index(offset);
         if index * region_bytes == offset && index < usize::from(self.capacity.get()) {
             Ok((index / 64, 1u64 << (index % 64)))
@@ -619,7 +620,12 @@ impl<P: Protocol> Slab<P> {
         if before.stays(class, n) {
             return Ok(None);
         }
-        let after = Self::after(before, n, ptr::from_ref(self).addr())?;
+        let address = ptr::from_ref(self).addr();
+        if before.tag().class() != Some(class) {
+            // Recycled since it was looked up: one of the regions was freed before.
+            return Err(Corruption::Header { address, word: before.0 });
+        }
+        let after = Self::after(before, n, address)?;
         Ok((after == After::Settle).then(|| before.tag()))
     }
 
@@ -723,6 +729,33 @@ mod tests {
         fn rows_of_regions_come_back(class: u8, rows: Vec<(u16, u8, i8)>) -> bool {
             let class = Class::new(usize::from(class) % CLASS_COUNT).expect("a class");
             rows_come_back(class, &rows)
+        }
+    }
+
+    /// A header that was recycled for a class with smaller regions: what is freed a second time
+    /// as one of the old class is found out, wherever it lies.
+    #[test]
+    fn another_class_is_noticed() {
+        const START: usize = 1 << 20;
+        let of = |bytes: usize| crate::class::of_size(bytes);
+        let (old, new) = (of(32 << 10), of(512));
+        let mut node = vec![0u64; Slab::<Shipped>::node_bytes(new).div_ceil(8)];
+        let at = NonNull::new(node.as_mut_ptr()).expect("a vector").cast::<u8>();
+        at.as_ptr().expose_provenance();
+        let (tag, capacity) = (Tag::new(new, 0), u32::from(new.info().capacity));
+        for k in 0..capacity as usize {
+            // SAFETY: room enough; the start is an address that nobody goes to.
+            let slab = unsafe {
+                Slab::<Shipped>::install(at, tag, ptr::without_provenance_mut(START), capacity)
+            };
+            // SAFETY: made just now.
+            let slab = unsafe { slab.as_ref() };
+            slab.claim(tag, 0, capacity, &mut |_| {});
+            let region = ptr::without_provenance_mut(START + k * (32 << 10));
+            let told = slab
+                .put_one(old.info(), region, Company::Alone)
+                .and_then(|()| slab.lower_in(old, 1, Company::Alone));
+            assert!(matches!(told, Err(Corruption::Header { .. })), "{k}: {told:?}");
         }
     }
 

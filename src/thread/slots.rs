@@ -1,5 +1,5 @@
 //! The places of regions in magazines. A magazine's own thread loads and stores them one
-//! by one; whole runs of them are moved and read here.
+//! by one; whole runs of them are written, moved and read here.
 
 use crate::slab::Row;
 use crate::sync::AtomicPtr;
