@@ -56,3 +56,41 @@ pub(super) fn follow(before: usize, step: usize, regions: &[*mut u8]) -> usize {
     let follows = |(i, region): &(usize, &*mut u8)| region.addr() == expected(n + i);
     n + regions[n..].iter().take(TOGETHER).enumerate().take_while(follows).count()
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use core::ptr;
+
+    /// Rows of every length up to a word's, that end or go on elsewhere after each of their
+    /// regions, upwards and downwards.
+    #[test]
+    fn rows_end_where_they_end() {
+        const FIRST: usize = 1 << 20;
+        for (step, len) in
+            [48, 48_usize.wrapping_neg()].into_iter().flat_map(|s| (0..64).map(move |n| (s, n)))
+        {
+            let at = |n: usize| FIRST.wrapping_add(step.wrapping_mul(n + 1));
+            for breaks in 0..=len {
+                for by in [step, 8, FIRST] {
+                    let address = |n| if n == breaks { at(n).wrapping_add(by) } else { at(n) };
+                    let regions: Vec<_> =
+                        (0..len).map(|n| ptr::without_provenance_mut(address(n))).collect();
+                    assert_eq!(follow(FIRST, step, &regions), breaks, "{len} by {by}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_is_taken_apart() {
+        let first = ptr::without_provenance_mut(1 << 20);
+        let row = Row { first, region_bytes: 48, n: 9 };
+        let addresses = |row: Row| row.regions().map(<*mut u8>::addr).collect::<Vec<_>>();
+        assert_eq!(addresses(row).last(), Some(&row.last().addr()));
+        let (one, rest) = row.split_first();
+        let rest = rest.expect("eight more");
+        assert_eq!((one, addresses(rest)), (first, addresses(row)[1..].to_vec()));
+        assert!(Row { n: 1, ..row }.split_first().1.is_none());
+    }
+}
