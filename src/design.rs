@@ -151,7 +151,7 @@
 //! the page map's entry and the books of large blocks change, or that of the table of
 //! mappings, which keeps its own spare nodes. A thread's count of its blocks is out of
 //! its record's lock. With two or three locks a step, and divisions where the page size is a
-//! power of two, a pair of 256 KiB took 1131 instructions and 70 ns; now 759 and 45 ns.
+//! power of two, a pair of 256 KiB took 1131 instructions and 70 ns; now 762 and 45 ns.
 //! To leave out the locks' atomic operations where there is one thread gained nothing.
 //!
 //! # Departures from the first sketch
