@@ -72,7 +72,7 @@
 //! of 79, and 0.6 of the time. Compared and laid down eight at a time, with one slab looked
 //! up ahead instead of 32 where there is a row to begin with, it takes 45.
 //!
-//! What remains at random: 19 instructions to find the slab and 4 to fetch its header, 46 in
+//! What remains at random: 19 instructions to find the slab and 5 to fetch its header, 46 in
 //! the return (8 for the walk through the window, 15 for the region's index by a
 //! multiplication and back by another, 8 for the bit, 15 for the count and the quarter), the
 //! wait for the program's own table. An allocator that links free blocks
