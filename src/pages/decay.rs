@@ -86,6 +86,11 @@ impl Decay {
         Some(limit)
     }
 
+    /// What was due stays for now: it is not taken for freshly freed the next time.
+    pub(crate) fn put_off(&mut self, dirty_pages: usize) {
+        self.seen_pages = dirty_pages;
+    }
+
     pub(crate) fn time_ms(&self) -> Option<u64> {
         match self.time {
             Time::Usual => Some(DECAY_MS),
@@ -130,6 +135,20 @@ mod tests {
         }
         assert_eq!(dirty, 0);
         assert!((400..600).contains(&half), "{half}");
+    }
+
+    #[test]
+    fn what_is_put_off_goes_when_it_would_have_gone() {
+        let (mut at_once, mut put_off) = (Decay::new(Some(6400)), Decay::new(Some(6400)));
+        assert_eq!(at_once.advance(1000, 0), put_off.advance(1000, 0));
+        let mut dirty = 1000;
+        for ms in (1100..=1000 + 6400 + 100).step_by(100) {
+            let limit = at_once.advance(ms, dirty).expect("an epoch has ended");
+            assert_eq!(put_off.advance(ms, 1000), Some(limit), "at {ms} ms");
+            dirty = limit;
+            put_off.put_off(1000);
+        }
+        assert_eq!(dirty, 0);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! back, and what is left of it costs more address translations from then on. So
 //! where it does that, by itself or because a segment was *advised*, holes are
 //! punched only in huge pages of which at least half could go. A *survey* counts
-//! the holes first.
+//! the holes first. And where huge pages were asked for, decay waits until half of one
+//! is due: a segment that is being filled would lose them for a page or two.
 
 use super::{PageHeap, State};
 use crate::config::SEGMENT_BYTES;
@@ -63,6 +64,11 @@ impl PageHeap {
 }
 
 impl State {
+    /// Whether giving so many pages back is worth the huge pages that it may cost.
+    pub(super) fn are_worth_huge_pages(&self, pages: usize) -> bool {
+        self.advised == 0 || pages >= PAGES_PER_HUGE / 2
+    }
+
     /// Asks for small pages where huge ones had been asked for: otherwise the system
     /// would fill what is given back, by and by.
     pub(super) fn take_advice_back(&mut self, segment: &Segment) {
@@ -88,6 +94,53 @@ mod tests {
     use crate::os::fake::with_huge_pages;
     use crate::{Tallow, faults, purge, stats};
     use core::alloc::{GlobalAlloc, Layout};
+
+    use crate::config::DECAY_MS;
+    use crate::pages::{PageHeap, Want};
+    use crate::segment::{PAGES_PER_HUGE, Segment};
+
+    /// A segment of which one page is in use, and the rest free and dirty; advised or not.
+    fn heap_of_one_segment(advised: bool) -> PageHeap {
+        let heap = PageHeap::new();
+        let it = heap.allocate(1, 1).expect("memory");
+        let segment = Segment::find(it.start.addr().get()).expect("a segment");
+        let mut state = heap.state.lock();
+        // SAFETY: the lock is held (S3).
+        let free = segment.with_sets(|p| unsafe {
+            (*p).advised = advised;
+            (*p).dirty = (*p).free.clone();
+            (*p).free.count()
+        });
+        state.advised = advised.into();
+        state.books.dirty_pages = free;
+        state.hints(Want::Dirty)[segment.slot as usize] = free as u16;
+        drop(state);
+        heap
+    }
+
+    #[test]
+    fn decay_takes_no_huge_page_for_less_than_half_of_one() {
+        for advised in [false, true] {
+            let heap = heap_of_one_segment(advised);
+            let (mut dirty, mut first) = (heap.books().dirty_pages, None);
+            let mut now = 1;
+            heap.tick(now);
+            while dirty > 0 {
+                now += DECAY_MS / 64 + 1;
+                assert!(now < DECAY_MS * 2, "{dirty} pages are left");
+                heap.tick(now);
+                let left = heap.books().dirty_pages;
+                if left < dirty {
+                    // Advice goes with the first pages.
+                    first.get_or_insert(dirty - left);
+                }
+                dirty = left;
+            }
+            let enough = first.is_some_and(|pages| pages >= PAGES_PER_HUGE / 2);
+            assert_eq!(enough, advised, "{first:?} pages at first");
+            assert!(!heap.has_advised(), "what is half empty is not to be filled again");
+        }
+    }
 
     const COUNT: u64 = 32 << 10;
     const TALLOW: Tallow = Tallow::new();

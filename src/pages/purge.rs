@@ -25,12 +25,15 @@ impl PageHeap {
     pub(crate) fn tick(&self, now_ms: u64) {
         let Some(mut state) = self.state.try_lock() else { return };
         let dirty = state.books.dirty_pages;
-        let due = state.decay.advance(now_ms, dirty);
-        drop(state);
-        if let Some(limit) = due
-            && limit < dirty
-        {
+        let Some(limit) = state.decay.advance(now_ms, dirty) else { return };
+        if limit == dirty {
+            return;
+        }
+        if state.are_worth_huge_pages(dirty - limit) || limit == 0 {
+            drop(state);
             self.purge_down_to(limit, usize::MAX);
+        } else {
+            state.decay.put_off(dirty);
         }
     }
 
