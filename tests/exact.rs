@@ -212,6 +212,38 @@ fn a_large_block_hands_back_what_a_purge_left() {
     balanced();
 }
 
+/// What others have allocated goes home from a thread that frees it, but for little; once it
+/// allocates too, it keeps as much as before.
+fn a_thread_that_only_frees_keeps_little() {
+    let blocks = |n: usize| -> Vec<_> { (0..n).map(|_| Box::new([1u8; 1000])).collect() };
+    let cached = || {
+        let stats = tallow::stats();
+        let class = stats.classes.iter().find(|it| it.region_bytes >= 1000);
+        class.expect("a class").regions_cached
+    };
+    // So many slow paths earn a magazine all of its 64 KiB.
+    (0..200).for_each(|_| drop(black_box(blocks(500))));
+    let two_ways = |n: usize, least: u64| {
+        drop(black_box(blocks(n)));
+        assert!(cached() >= least, "{} of {n} cached", cached());
+    };
+    two_ways(40, 40);
+    let others = std::thread::scope(|scope| scope.spawn(|| blocks(500)).join());
+    let others = others.expect("the thread has not panicked").into_iter();
+    let after_each = others.map(|block| {
+        drop(block);
+        cached()
+    });
+    // What it had when it last allocated goes with the first ones.
+    let after_each: Vec<_> = after_each.skip(100).collect();
+    let (least, most) = (after_each.iter().min(), after_each.iter().max());
+    // A quarter of its magazine, and all of that at once.
+    assert_eq!((least, most), (Some(&1), Some(&16)));
+    // Half of the magazine stays when the rest goes for the first time.
+    two_ways(70, 32);
+    balanced();
+}
+
 /// A process whose address space ends gets null, and goes on.
 fn out_of_address_space_is_null() {
     let this = std::env::current_exe().expect("this program has a path");
@@ -252,7 +284,7 @@ fn main() -> ExitCode {
         // The listing that test runners ask for.
         [_, "--list", ..] => {}
         _ => {
-            let tests: [(&str, fn()); 6] = [
+            let tests: [(&str, fn()); 7] = [
                 ("blocks_from_before_main_live_on", blocks_from_before_main_live_on),
                 ("requested_and_allocated_are_exact", requested_and_allocated_are_exact),
                 ("a_snapshot_allocates_nothing", a_snapshot_allocates_nothing),
@@ -260,6 +292,7 @@ fn main() -> ExitCode {
                     "a_large_block_hands_back_what_a_purge_left",
                     a_large_block_hands_back_what_a_purge_left,
                 ),
+                ("a_thread_that_only_frees_keeps_little", a_thread_that_only_frees_keeps_little),
                 (
                     "broken_programs_are_stopped_with_one_line",
                     broken_programs_are_stopped_with_one_line,

@@ -3,6 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::{BTreeMap, HashMap};
+use std::hint::black_box;
 use std::sync::mpsc;
 use std::thread;
 
@@ -333,6 +334,8 @@ fn a_purge_reaches_the_caches_of_sleeping_threads() {
             let blocks: Vec<Box<[u8; 777]>> = (0..2000).map(|_| Box::new([1; 777])).collect();
             assert!(blocks.iter().all(|block| **block == [1; 777]));
             drop(blocks);
+            // So few stay in the cache.
+            drop(black_box((0..10).map(|_| Box::new([1u8; 777])).collect::<Vec<_>>()));
             done.send(()).unwrap();
         }
     });

@@ -13,8 +13,8 @@ use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{
     BLOCK_TICK_EVERY, EARLY_FREES, FETCHED_AHEAD, HARDENED, MAGAZINE_EARNED_BYTES, MAGAZINE_FEW,
-    MAGAZINE_MAX, MAGAZINE_START, MAGAZINE_START_BYTES, PAGE_BYTES, SHUFFLE_BYTES, SHUFFLE_WINDOW,
-    TICK_EVERY,
+    MAGAZINE_MAX, MAGAZINE_START, MAGAZINE_START_BYTES, ONE_WAY_PART, PAGE_BYTES, SHUFFLE_BYTES,
+    SHUFFLE_WINDOW, TICK_EVERY,
 };
 use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
@@ -354,6 +354,7 @@ impl Cache {
             self.ask(size);
             return region;
         }
+        shared.one_way &= !(1 << class.index());
         // One for the caller, the rest up to half of the magazine.
         let want = (limit / 2).max(1);
         let items = record.items(class, shared.grown);
@@ -440,19 +441,26 @@ impl Cache {
         let items = record.items(class, shared.grown);
         let full = self.cached(class, items);
         let magazine = self.magazines.of(class);
+        let bit = 1 << class.index();
+        let one_way = shared.one_way & bit != 0;
+        let bound = if one_way { (limit / ONE_WAY_PART).max(1) } else { limit };
         let mut keep = full;
-        if full >= limit {
-            // The older half goes: the newer one is still in the CPU's cache.
-            keep = full / 2;
+        if full >= bound {
+            // The older half goes: the newer one is still in the CPU's cache. All of it, if
+            // the newer one was not wanted the last time.
+            keep = if one_way { 0 } else { full / 2 };
             let go = full - keep;
+            shared.one_way |= bit;
             give_back(&mut shared, class, items, go);
             // SAFETY: all within the class's places.
             unsafe { slots::shift(items.add(go), items, keep) };
         }
-        // SAFETY: `keep < limit`.
+        // SAFETY: `keep < bound`.
         unsafe { (*items.add(keep)).store(region, Ordering::Relaxed) };
         // SAFETY: as above.
         magazine.cur.store(unsafe { items.add(keep + 1) }, Ordering::Relaxed);
+        // SAFETY: `bound <= limit` places belong to the class.
+        magazine.set_bounds(items, unsafe { items.add(bound) });
         self.leave(shared);
     }
 
@@ -588,6 +596,7 @@ impl Cache {
             let mut shared = it.lock.lock();
             hand_back_stranded(&mut shared, it);
             shared.cache = ptr::from_ref(self);
+            shared.one_way = 0;
             shared.taken = [0; CLASS_COUNT];
             shared.recalled = false;
         }

@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) grown: u64,
     /// Classes that took the slow path since the last look at idle ones.
     pub(crate) touched: u64,
+    /// Classes of which regions were sent back since the last refill.
+    pub(crate) one_way: u64,
     /// Slow-path entries.
     pub(crate) entries: u32,
     pub(crate) recalled: bool,
@@ -113,6 +115,7 @@ impl Record {
                     capacity: [0; CLASS_COUNT],
                     grown: 0,
                     touched: 0,
+                    one_way: 0,
                     entries: 0,
                     recalled: false,
                     taken: [0; CLASS_COUNT],
