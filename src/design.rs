@@ -154,8 +154,9 @@
 //! Tried: huge blocks that start where a huge page may, with what is left over behind them on
 //! the shelf, so that neighbours still join. More of them is backed by huge pages (a hash table
 //! of 8.6 MB: 8 MB instead of 6), but no row of `versus` that was run was faster by itself
-//! (words with slabs on huge pages too may be), and 32 blocks of up to 8 MiB held 119 MiB instead of 109; without the rest on the shelf, a loop of larger ones held
-//! 107 MiB instead of 44.
+//! (words with slabs on huge pages too may be), and 32 blocks of up to 8 MiB held 119 MiB
+//! instead of 109; without the rest on the shelf, a loop of larger ones held 107 MiB
+//! instead of 44.
 //!
 //! Freed huge blocks up to 32 MiB wait on a *shelf* of 96 MiB at most, where
 //! neighbours join and blocks are cut to size; half of the decay time later they
