@@ -230,6 +230,12 @@ impl Class {
         self.0 as usize
     }
 
+    /// The class in a set of classes.
+    #[inline(always)]
+    pub(crate) fn bit(self) -> u64 {
+        1 << self.0
+    }
+
     /// Items that a magazine may grow to when each may hold `bytes`.
     pub(crate) fn magazine_max(self, bytes: usize) -> u16 {
         let info = self.info();

@@ -80,8 +80,8 @@ pub const MAGAZINE_START_BYTES: usize = 1024;
 /// milliseconds.
 pub const MAGAZINE_EARNED_BYTES: usize = 16;
 
-/// The part of a magazine that is used by a thread which only frees regions of the class, and
-/// sends all of it back at once: half as many as go from a whole one. Others' blocks
+/// A thread that only frees regions of a class uses one in so many places of its magazine, and
+/// sends all of them back at once: half as many as go from a whole one. Others' blocks
 /// would be cold when they get back to those who allocate them.
 pub const ONE_WAY_PART: usize = 4;
 

@@ -39,10 +39,10 @@
 //! since the last time, the thread frees what others allocate, and none of it will be wanted
 //! here: then a quarter of the magazine is used, and all of that goes at once. What is handed
 //! from thread to thread is still in the processor's cache when its owner gets it back: a
-//! hand-over took 0.5 to 0.7 of the time that it took before between two threads and between eight
-//! (`versus`; with an eighth 0.4 to 0.7, but batches freed in random order 1.03), and holds 10 MiB
-//! instead of 12.5 between eight. With 32 KiB for all magazines it would hold as little, but
-//! churn on two threads took 1.19 times as long.
+//! hand-over took 0.5 to 0.6 of the time that it took before between two threads and 0.7 to 0.9
+//! between eight (`versus`; with an eighth of the magazine 0.4 and 0.7, but batches freed in random
+//! order 1.03), and holds 10 MiB instead of 12.5 between eight. With 32 KiB for all magazines
+//! it would hold as little, but churn on two threads took 1.19 times as long.
 //!
 //! The bounds of the magazines lie in three arrays, by kind: so a class is an index
 //! for the processor. With the three bounds of a class side by side it is a
@@ -147,9 +147,10 @@
 //! write may back all of them; and when pages of a segment are given back, the
 //! request is taken back for the whole segment: otherwise the kernel's own
 //! collector of huge pages fills the holes again by and by. So while any segment is advised
-//! decay gives back half a huge page or more at a time, or the last of what is due; before,
-//! a segment lost its huge pages for the first two pages whose time had come, some tenths of a second after it was
-//! made, whether or not it was about to be filled.
+//! decay gives back half a huge page or more at a time, or the last of what is due: up to
+//! 1 MiB may stay for longer while the program goes on freeing. Before, a segment lost its
+//! huge pages for the first two pages whose time had come, some tenths of a second after it
+//! was made, whether or not it was about to be filled.
 //!
 //! Tried: huge blocks that start where a huge page may, with what is left over behind them on
 //! the shelf, so that neighbours still join. More of them is backed by huge pages (a hash table

@@ -91,13 +91,15 @@ impl State {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use crate::config::DECAY_MS;
     use crate::os::fake::with_huge_pages;
+    use crate::pages::{PageHeap, Want};
+    use crate::segment::{PAGES_PER_HUGE, Segment};
     use crate::{Tallow, faults, purge, stats};
     use core::alloc::{GlobalAlloc, Layout};
 
-    use crate::config::DECAY_MS;
-    use crate::pages::{PageHeap, Want};
-    use crate::segment::{PAGES_PER_HUGE, Segment};
+    const COUNT: u64 = 32 << 10;
+    const TALLOW: Tallow = Tallow::new();
 
     /// A segment of which one page is in use, and the rest free and dirty; advised or not.
     fn heap_of_one_segment(advised: bool) -> PageHeap {
@@ -141,9 +143,6 @@ mod tests {
             assert!(!heap.has_advised(), "what is half empty is not to be filled again");
         }
     }
-
-    const COUNT: u64 = 32 << 10;
-    const TALLOW: Tallow = Tallow::new();
 
     /// The page of a block, counted in groups of eight.
     fn page(block: *mut u8) -> usize {

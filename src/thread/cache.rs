@@ -354,7 +354,7 @@ impl Cache {
             self.ask(size);
             return region;
         }
-        shared.one_way &= !(1 << class.index());
+        shared.one_way &= !class.bit();
         // One for the caller, the rest up to half of the magazine.
         let want = (limit / 2).max(1);
         let items = record.items(class, shared.grown);
@@ -441,8 +441,7 @@ impl Cache {
         let items = record.items(class, shared.grown);
         let full = self.cached(class, items);
         let magazine = self.magazines.of(class);
-        let bit = 1 << class.index();
-        let one_way = shared.one_way & bit != 0;
+        let one_way = shared.one_way & class.bit() != 0;
         let bound = if one_way { (limit / ONE_WAY_PART).max(1) } else { limit };
         let mut keep = full;
         if full >= bound {
@@ -450,7 +449,7 @@ impl Cache {
             // the newer one was not wanted the last time.
             keep = if one_way { 0 } else { full / 2 };
             let go = full - keep;
-            shared.one_way |= bit;
+            shared.one_way |= class.bit();
             give_back(&mut shared, class, items, go);
             // SAFETY: all within the class's places.
             unsafe { slots::shift(items.add(go), items, keep) };
@@ -470,7 +469,7 @@ impl Cache {
         if shared.recalled {
             self.drain(shared, record);
         }
-        shared.touched |= 1u64 << class.index();
+        shared.touched |= class.bit();
         shared.entries = shared.entries.wrapping_add(1);
         let earned = MAGAZINE_START_BYTES + shared.entries as usize * MAGAZINE_EARNED_BYTES;
         let max = class.magazine_max(earned.min(SETTINGS.magazine_bytes()));
@@ -480,7 +479,7 @@ impl Cache {
             now => now.max(max.min(now * 2)),
         };
         let mut limit = usize::from(*capacity);
-        let (bit, few) = (1 << class.index(), record.items(class, shared.grown));
+        let (bit, few) = (class.bit(), record.items(class, shared.grown));
         let magazine = self.magazines.of(class);
         let n = self.cached(class, few);
         let mut items = few;
@@ -518,7 +517,7 @@ impl Cache {
         let Some(record) = (unsafe { self.record.load(Ordering::Relaxed).as_ref() }) else {
             return;
         };
-        for class in Class::all().filter(|c| touched & (1 << c.index()) == 0) {
+        for class in Class::all().filter(|c| touched & c.bit() == 0) {
             self.empty(shared, record, class);
             shared.capacity[class.index()] /= 4;
         }
@@ -533,7 +532,7 @@ impl Cache {
         let magazine = self.magazines.of(class);
         magazine.cur.store(ptr::null_mut(), Ordering::Relaxed);
         magazine.set_bounds(ptr::null_mut(), ptr::null_mut());
-        shared.grown &= !(1 << class.index());
+        shared.grown &= !class.bit();
     }
 
     /// Hands everything back that this thread's magazines hold. Only its own
