@@ -91,20 +91,21 @@ impl State {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use crate::config::DECAY_MS;
+    use crate::config::{DECAY_MS, SEGMENT_PAGES};
     use crate::os::fake::with_huge_pages;
     use crate::pages::{PageHeap, Want};
-    use crate::segment::{PAGES_PER_HUGE, Segment};
+    use crate::segment::{PAGES_PER_HUGE, Segment, header_pages};
     use crate::{Tallow, faults, purge, stats};
     use core::alloc::{GlobalAlloc, Layout};
 
     const COUNT: u64 = 32 << 10;
     const TALLOW: Tallow = Tallow::new();
 
-    /// A segment of which one page is in use, and the rest free and dirty; advised or not.
-    fn heap_of_one_segment(advised: bool) -> PageHeap {
+    /// A segment, advised or not, of which one page and whatever is not dirty are in use.
+    fn heap_of_one_segment(advised: bool, dirty: usize) -> PageHeap {
         let heap = PageHeap::new();
-        let it = heap.allocate(1, 1).expect("memory");
+        let room = SEGMENT_PAGES - header_pages();
+        let it = heap.allocate(room - dirty, 1).expect("memory");
         let segment = Segment::find(it.start.addr().get()).expect("a segment");
         let mut state = heap.state.lock();
         // SAFETY: the lock is held (S3).
@@ -113,6 +114,7 @@ mod tests {
             (*p).dirty = (*p).free.clone();
             (*p).free.count()
         });
+        assert_eq!(free, dirty);
         state.advised = advised.into();
         state.books.dirty_pages = free;
         state.hints(Want::Dirty)[segment.slot as usize] = free as u16;
@@ -120,28 +122,36 @@ mod tests {
         heap
     }
 
+    /// Pages that go with the first step of decay, until all have gone.
+    fn first_step_of_decay(heap: &PageHeap) -> usize {
+        let (mut dirty, mut first) = (heap.books().dirty_pages, None);
+        let mut now = 1;
+        heap.tick(now);
+        while dirty > 0 {
+            now += DECAY_MS / 64 + 1;
+            assert!(now < DECAY_MS * 2, "{dirty} pages are left");
+            heap.tick(now);
+            let left = heap.books().dirty_pages;
+            if left < dirty {
+                // Advice goes with them.
+                first.get_or_insert(dirty - left);
+            }
+            dirty = left;
+        }
+        assert!(!heap.has_advised(), "what is half empty is not to be filled again");
+        first.expect("some pages")
+    }
+
     #[test]
     fn decay_takes_no_huge_page_for_less_than_half_of_one() {
-        for advised in [false, true] {
-            let heap = heap_of_one_segment(advised);
-            let (mut dirty, mut first) = (heap.books().dirty_pages, None);
-            let mut now = 1;
-            heap.tick(now);
-            while dirty > 0 {
-                now += DECAY_MS / 64 + 1;
-                assert!(now < DECAY_MS * 2, "{dirty} pages are left");
-                heap.tick(now);
-                let left = heap.books().dirty_pages;
-                if left < dirty {
-                    // Advice goes with the first pages.
-                    first.get_or_insert(dirty - left);
-                }
-                dirty = left;
-            }
-            let enough = first.is_some_and(|pages| pages >= PAGES_PER_HUGE / 2);
-            assert_eq!(enough, advised, "{first:?} pages at first");
-            assert!(!heap.has_advised(), "what is half empty is not to be filled again");
-        }
+        let most = SEGMENT_PAGES - header_pages() - 1;
+        let half = PAGES_PER_HUGE / 2;
+        assert!(first_step_of_decay(&heap_of_one_segment(false, most)) < half);
+        let first = first_step_of_decay(&heap_of_one_segment(true, most));
+        assert!((half..most).contains(&first), "{first} pages of {most}");
+        // Fewer than that go when the time of all has come.
+        let few = half / 2;
+        assert_eq!(first_step_of_decay(&heap_of_one_segment(true, few)), few);
     }
 
     /// The page of a block, counted in groups of eight.
