@@ -2,6 +2,7 @@
 
 use crate::workloads::{self, Params, Unit};
 use clap::{Parser, Subcommand};
+use core_affinity::CoreId;
 use procfs::process::Process;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,9 @@ enum Command {
         /// Small sizes.
         #[arg(long)]
         quick: bool,
+        /// Stay on the core of this number.
+        #[arg(long, value_name = "NUMBER")]
+        core: Option<usize>,
     },
 }
 
@@ -79,9 +83,12 @@ pub fn main() {
 /// Runs what the command line asks for.
 ///
 /// # Panics
-/// If there is no such workload.
+/// If there is no such workload, or no such core.
 pub fn main_tended(tending: Tending) {
-    let Command::Worker { workload, threads, quick } = Cli::parse().command;
+    let Command::Worker { workload, threads, quick, core } = Cli::parse().command;
+    if let Some(id) = core {
+        assert!(core_affinity::set_for_current(CoreId { id }), "core {id} is not ours");
+    }
     let workload = workloads::find(&workload).expect("a workload of `versus --list`");
     let outcome = (workload.run)(&Params { threads, quick, tending });
     let sample = Sample {

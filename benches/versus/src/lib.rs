@@ -5,6 +5,7 @@
 //! - [`workloads`]: what is measured, a list of functions.
 //! - [`child`]: the main function of a worker: one workload, one line of JSON.
 //! - [`run`]: builds the workers and runs them in turns.
+//! - [`pairs`]: Tallow and one other at once, changed over.
 //! - [`summary`]: medians, ratios, geometric means.
 //! - [`table`] and [`html`]: the same for people.
 //!
@@ -14,6 +15,7 @@
 pub mod block;
 pub mod child;
 pub mod html;
+pub mod pairs;
 pub mod run;
 pub mod summary;
 pub mod table;

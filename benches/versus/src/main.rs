@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
+use serde::Serialize;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+use versus::pairs::{self, PairReport};
 use versus::run::{self, Allocator, Job, Settings, Workers};
 use versus::summary::Report;
 use versus::workloads::{self, Group};
@@ -26,6 +28,10 @@ struct Cli {
     /// Small sizes: a smoke test.
     #[arg(long)]
     quick: bool,
+    /// Tallow and each of the others at once, on a core each, changed over in each round: ratios
+    /// only, and only the timed rows with one thread, but far less noise.
+    #[arg(long, conflicts_with_all = ["html", "threads"])]
+    pairs: bool,
     /// Only workloads with this in their names.
     #[arg(long, value_name = "SUBSTRING")]
     only: Option<String>,
@@ -77,9 +83,15 @@ fn main() -> Result<()> {
         list();
         return Ok(());
     }
-    let jobs = jobs(&cli);
+    let mut jobs = jobs(&cli);
+    if cli.pairs {
+        jobs.retain(pairs::takes);
+    }
     if jobs.is_empty() {
-        bail!("no such workload; `--list` shows them");
+        bail!(match cli.pairs {
+            true => "no such workload that is timed with one thread; `--list` shows all",
+            false => "no such workload; `--list` shows them",
+        });
     }
     let workers = Workers::locate()?;
     let allocators = built(&cli, &workers);
@@ -92,20 +104,43 @@ fn main() -> Result<()> {
         limit: Duration::from_secs(cli.limit),
     };
     // Files after each round: who cannot wait has something.
+    if cli.pairs {
+        let peers = beside_tallow(&allocators)?;
+        let after = |so_far: &PairReport| write_json(&cli, so_far);
+        let report = pairs::run(&workers, &peers, &jobs, &settings, after)?;
+        print!("{}", table::pairs(&report)?);
+        return Ok(());
+    }
     let report = run::run(&workers, &allocators, &jobs, &settings, |so_far| write(&cli, so_far))?;
     print!("{}", table::all(&report)?);
     Ok(())
 }
 
+/// Those of `allocators` that Tallow is run beside.
+fn beside_tallow(allocators: &[Allocator]) -> Result<Vec<Allocator>> {
+    let (tallow, peers): (Vec<_>, Vec<_>) =
+        allocators.iter().partition(|&&a| a == Allocator::Tallow);
+    if tallow.is_empty() || peers.is_empty() {
+        bail!("`--pairs` needs tallow and another one among the allocators");
+    }
+    Ok(peers)
+}
+
 /// Writes the files that were asked for.
 fn write(cli: &Cli, report: &Report) -> Result<()> {
-    if let Some(path) = &cli.json {
-        let text = serde_json::to_string_pretty(report)?;
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    write_json(cli, report)?;
     if let Some(path) = &cli.html {
         let page = html::page(report).map_err(anyhow::Error::from_boxed)?;
         fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Writes the file of figures, if it was asked for.
+fn write_json(cli: &Cli, report: &impl Serialize) -> Result<()> {
+    if let Some(path) = &cli.json {
+        let text = serde_json::to_string_pretty(report)?;
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ impl Allocator {
     }
 
     /// Whether it can run such workloads.
-    fn takes(self, group: Group) -> bool {
+    pub(crate) fn takes(self, group: Group) -> bool {
         self != Self::Floor || group == Group::Micro
     }
 
@@ -133,23 +133,54 @@ impl Workers {
     /// Runs a workload in a process of its own.
     ///
     /// # Errors
-    /// If the process dies, takes longer than `limit`, or prints no figures.
+    /// If the process dies, takes longer than the limit, or prints no figures.
     fn run(&self, allocator: Allocator, job: &Job, settings: &Settings) -> Result<Sample> {
+        self.start(allocator, job, settings, None)?.finish(settings.limit)
+    }
+
+    /// Starts a workload in a process of its own, on the core of this number if there is one.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub(crate) fn start(
+        &self,
+        allocator: Allocator,
+        job: &Job,
+        settings: &Settings,
+        core: Option<usize>,
+    ) -> Result<Running> {
         let mut command = Command::new(self.binary(allocator));
         command.args(["worker", job.workload.name, "--threads", &job.threads.to_string()]);
         command.args(settings.quick.then_some("--quick"));
+        if let Some(core) = core {
+            command.args(["--core", &core.to_string()]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context("cannot be started")?;
-        let Some(status) = child.wait_timeout(settings.limit)? else {
-            child.kill()?;
-            child.wait()?;
-            bail!("over {} s", settings.limit.as_secs());
+        Ok(Running { child: command.spawn().context("cannot be started")? })
+    }
+}
+
+/// A worker at work.
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Its figures, when it has ended.
+    ///
+    /// # Errors
+    /// If it dies, takes longer than `limit` from now, or prints no figures.
+    pub(crate) fn finish(mut self, limit: Duration) -> Result<Sample> {
+        let Some(status) = self.child.wait_timeout(limit)? else {
+            self.child.kill()?;
+            self.child.wait()?;
+            bail!("over {} s", limit.as_secs());
         };
         if !status.success() {
-            bail!("{}", how_it_died(&mut child, status));
+            bail!("{}", how_it_died(&mut self.child, status));
         }
         let mut line = String::new();
-        child.stdout.take().context("no output")?.read_to_string(&mut line)?;
+        self.child.stdout.take().context("no output")?.read_to_string(&mut line)?;
         serde_json::from_str(&line).context("no figures")
     }
 }

@@ -1,5 +1,6 @@
 //! The tables for a terminal, in Markdown so that they can be pasted.
 
+use crate::pairs::PairReport;
 use crate::run::Allocator;
 use crate::summary::{Metric, Report, Row};
 use comfy_table::{CellAlignment, Table, presets};
@@ -21,6 +22,38 @@ pub fn all(report: &Report) -> Result<String, fmt::Error> {
     for (row, cell) in report.rows.iter().flat_map(|row| row.cells.iter().map(move |c| (row, c))) {
         if let Some(reason) = &cell.failure {
             writeln!(text, "\nFAILED: {} on {}: {reason}", row.name, cell.allocator)?;
+        }
+    }
+    Ok(text)
+}
+
+/// The table of a run in pairs, and what failed.
+///
+/// # Errors
+/// None, as strings take all.
+pub fn pairs(report: &PairReport) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    let peers = report.rows.first().map_or(&[][..], |row| &row.against);
+    let mut head = vec!["workload".to_owned()];
+    head.extend(peers.iter().map(|against| against.peer.to_string()));
+    head.push("best peer".to_owned());
+    let rows = report.rows.iter().map(|row| {
+        let ratios = row.against.iter().map(|against| or_dash(against.ratio));
+        let best = or_dash(row.best_peer().map(|(peer, _)| peer));
+        [row.name.clone()].into_iter().chain(ratios).chain([best]).collect()
+    });
+    writeln!(
+        text,
+        "Tallow's time divided by the other's, both at once (below 1: Tallow is better): median of \
+         {} rounds, with the interval of 95 %\n\n{}",
+        report.rounds,
+        table(head, rows)
+    )?;
+    for (row, against) in
+        report.rows.iter().flat_map(|row| row.against.iter().map(move |a| (row, a)))
+    {
+        if let Some(reason) = &against.failure {
+            writeln!(text, "\nFAILED: {} beside {}: {reason}", row.name, against.peer)?;
         }
     }
     Ok(text)
