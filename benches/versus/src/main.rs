@@ -29,7 +29,7 @@ struct Cli {
     #[arg(long)]
     quick: bool,
     /// Tallow and each of the others at once, on a core each, changed over in each round: ratios
-    /// only, and only the timed rows with one thread, but far less noise.
+    /// with their intervals, of the timed rows with one thread.
     #[arg(long, conflicts_with_all = ["html", "threads"])]
     pairs: bool,
     /// Only workloads with this in their names.
@@ -109,11 +109,19 @@ fn main() -> Result<()> {
         let after = |so_far: &PairReport| write_json(&cli, so_far);
         let report = pairs::run(&workers, &peers, &jobs, &settings, after)?;
         print!("{}", table::pairs(&report)?);
-        return Ok(());
+        return all_ran(report.failures().count());
     }
     let report = run::run(&workers, &allocators, &jobs, &settings, |so_far| write(&cli, so_far))?;
     print!("{}", table::all(&report)?);
-    Ok(())
+    all_ran(report.failures().count())
+}
+
+/// An error if something failed, when all that did not has been shown.
+fn all_ran(failures: usize) -> Result<()> {
+    match failures {
+        0 => Ok(()),
+        n => bail!("{n} failed; the tables say what and why"),
+    }
 }
 
 /// Those of `allocators` that Tallow is run beside.

@@ -124,6 +124,14 @@ pub struct PairReport {
     pub rows: Vec<PairRow>,
 }
 
+impl PairReport {
+    /// What failed: the row, and the other allocator with the reason.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, Allocator, &str)> {
+        let all = self.rows.iter().flat_map(|row| row.against.iter().map(move |it| (row, it)));
+        all.filter_map(|(row, it)| Some((row.name.as_str(), it.peer, it.failure.as_deref()?)))
+    }
+}
+
 /// Runs every job on Tallow beside each of `peers`. `after_round` gets the report so far.
 ///
 /// # Errors
@@ -225,6 +233,7 @@ mod tests {
     fn as_many_are_outside_as_a_sign_test_allows() {
         assert_eq!([0, 1, 5].map(values_outside), [None; 3]);
         assert_eq!([6, 8, 9, 11, 12, 20, 40].map(values_outside), [0, 0, 1, 1, 2, 5, 13].map(Some));
+        assert_eq!([16, 25, 30, 50, 100].map(values_outside), [3, 7, 9, 17, 39].map(Some));
     }
 
     #[test]

@@ -183,6 +183,14 @@ impl Report {
             rows,
         }
     }
+
+    /// What failed: the row, and the allocator with the reason.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, Allocator, &str)> {
+        let cells = self.rows.iter().flat_map(|row| row.cells.iter().map(move |cell| (row, cell)));
+        cells.filter_map(|(row, cell)| {
+            Some((row.name.as_str(), cell.allocator, cell.failure.as_deref()?))
+        })
+    }
 }
 
 /// Which rows are averaged, and what of them.

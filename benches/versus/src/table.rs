@@ -19,10 +19,8 @@ pub fn all(report: &Report) -> Result<String, fmt::Error> {
     }
     writeln!(text, "Tallow divided by each peer, geometric means (below 1: Tallow is better)\n")?;
     writeln!(text, "{}", means_table(report))?;
-    for (row, cell) in report.rows.iter().flat_map(|row| row.cells.iter().map(move |c| (row, c))) {
-        if let Some(reason) = &cell.failure {
-            writeln!(text, "\nFAILED: {} on {}: {reason}", row.name, cell.allocator)?;
-        }
+    for (row, allocator, reason) in report.failures() {
+        writeln!(text, "\nFAILED: {row} on {allocator}: {reason}")?;
     }
     Ok(text)
 }
@@ -49,12 +47,8 @@ pub fn pairs(report: &PairReport) -> Result<String, fmt::Error> {
         report.rounds,
         table(head, rows)
     )?;
-    for (row, against) in
-        report.rows.iter().flat_map(|row| row.against.iter().map(move |a| (row, a)))
-    {
-        if let Some(reason) = &against.failure {
-            writeln!(text, "\nFAILED: {} beside {}: {reason}", row.name, against.peer)?;
-        }
+    for (row, peer, reason) in report.failures() {
+        writeln!(text, "\nFAILED: {row} beside {peer}: {reason}")?;
     }
     Ok(text)
 }
