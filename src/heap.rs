@@ -93,7 +93,7 @@ pub(crate) fn allocate_cached(size: usize) -> *mut u8 {
     if HARDENED || size > SMALL_MAX_BYTES {
         return ptr::null_mut();
     }
-    with_cache(|cache| cache.pop(class::of_size(size))).unwrap_or(ptr::null_mut())
+    with_cache(|cache| cache.pop(class::of_size(size), size)).unwrap_or(ptr::null_mut())
 }
 
 /// A block whose bytes are zero, or null. Pages fresh from the OS are not

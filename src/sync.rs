@@ -41,17 +41,25 @@ mod imp {
         false
     }
 
-    /// Has the cache line at an address fetched, for reading and writing. Any address
-    /// will do; nothing happens where the processor has no such instruction.
+    /// Has the cache line at an address fetched, to be written: out of other processors'
+    /// caches. Any address will do; nothing happens where the processor has no such
+    /// instruction.
+    ///
+    /// By its name, since the compiler's own hint becomes one for reading unless the program
+    /// is built for newer processors than the first with 64 bits.
     #[inline(always)]
     pub(crate) fn prefetch<T>(at: *const T) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a hint, which never faults.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: a hint, which never faults, and does nothing where it is not known.
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) at.addr(), options(nostack, preserves_flags, nomem));
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!("prfm pstl1keep, [{}]", in(reg) at.addr(), options(nostack, preserves_flags, nomem));
+        }
+        #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
         let _ = at;
     }
 

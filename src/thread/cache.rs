@@ -12,9 +12,9 @@ use super::tally::Tallies;
 use crate::arena::CENTRAL;
 use crate::class::{CLASS_COUNT, Class};
 use crate::config::{
-    BLOCK_TICK_EVERY, EARLY_FREES, FETCHED_AHEAD, HARDENED, MAGAZINE_EARNED_BYTES, MAGAZINE_FEW,
-    MAGAZINE_MAX, MAGAZINE_START, MAGAZINE_START_BYTES, ONE_WAY_PART, PAGE_BYTES, SHUFFLE_BYTES,
-    SHUFFLE_WINDOW, TICK_EVERY,
+    BLOCK_TICK_EVERY, EARLY_FREES, HARDENED, MAGAZINE_EARNED_BYTES, MAGAZINE_FEW, MAGAZINE_MAX,
+    MAGAZINE_START, MAGAZINE_START_BYTES, ONE_WAY_PART, PAGE_BYTES, SHUFFLE_BYTES, SHUFFLE_WINDOW,
+    TICK_EVERY,
 };
 use crate::error::Corruption;
 use crate::lock::{Guard, Lock};
@@ -22,7 +22,7 @@ use crate::os;
 use crate::settings::{Moment, SETTINGS, Settings};
 use crate::sync::{
     AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering, const_unless_loom, light_fence, nulls,
-    prefetch, statics,
+    statics,
 };
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
@@ -187,23 +187,18 @@ impl Cache {
         class: Class,
         size: usize,
     ) -> Option<*mut u8> {
-        let region = self.pop_and_fetch::<HARDENED>(class)?;
+        let region = self.pop(class, size)?;
         if COUNTED {
             self.ask(size);
         }
         Some(region)
     }
 
-    /// A cached region of `class`.
+    /// A cached region of `class` for a block of `bytes`. One that is handed out soon is
+    /// fetched, as far as such a block would reach: it may be in another processor's cache,
+    /// and where the order is mixed the processor does not foresee it.
     #[inline(always)]
-    pub(crate) fn pop(&self, class: Class) -> Option<*mut u8> {
-        self.pop_and_fetch::<false>(class)
-    }
-
-    /// [`Self::pop`], which fetches the start of a region that is handed out soon, if it
-    /// `FETCHES`: where the order is mixed the processor does not foresee it.
-    #[inline(always)]
-    fn pop_and_fetch<const FETCHES: bool>(&self, class: Class) -> Option<*mut u8> {
+    pub(crate) fn pop(&self, class: Class, bytes: usize) -> Option<*mut u8> {
         // Operations stay apart, so that a barrier falls between two (T3).
         light_fence();
         let magazine = self.magazines.of(class);
@@ -217,11 +212,9 @@ impl Cache {
         // SAFETY: the place was written when the item was pushed.
         let region = unsafe { (*top).load(Ordering::Relaxed) };
         magazine.cur.store(top, Ordering::Relaxed);
-        if FETCHES {
-            let ahead = top.wrapping_sub(FETCHED_AHEAD).max(base);
-            // SAFETY: from `base` to the item that was popped, all were written.
-            prefetch(unsafe { (*ahead).load(Ordering::Relaxed) });
-        }
+        // SAFETY: the bounds are those of a node's places, and what is below was written
+        // when they were set (`enter`).
+        unsafe { slots::fetch(top, base, bytes) };
         // SAFETY: only regions are pushed. The caller's test for null folds away.
         unsafe { core::hint::assert_unchecked(!region.is_null()) };
         Some(region)
@@ -350,7 +343,7 @@ impl Cache {
         let mut shared = record.lock.lock();
         let limit = self.enter(&mut shared, record, class);
         // On the way here the system may have allocated and freed.
-        if let Some(region) = self.pop(class) {
+        if let Some(region) = self.pop(class, size) {
             self.ask(size);
             return region;
         }
@@ -493,6 +486,8 @@ impl Cache {
                 limit = MAGAZINE_FEW;
             }
         }
+        // SAFETY: the first of the class's places.
+        unsafe { slots::stop(items) };
         // SAFETY: within the class's places.
         magazine.cur.store(unsafe { items.add(n) }, Ordering::Relaxed);
         // SAFETY: `limit` places belong to the class.

@@ -60,6 +60,9 @@ pub(crate) struct Shared {
 // and is made of atomics.
 unsafe impl Send for Shared {}
 
+/// What the few items of one class take.
+const FEW_BYTES: usize = slots::bytes(MAGAZINE_FEW);
+
 /// A thread's record.
 #[repr(C)]
 pub(crate) struct Record {
@@ -150,7 +153,7 @@ impl Record {
         self.tallies.store(tallies, Ordering::Release);
     }
 
-    const NODE_BYTES: usize = size_of::<Self>() + CLASS_COUNT * MAGAZINE_FEW * size_of::<Slot>();
+    const NODE_BYTES: usize = size_of::<Self>() + CLASS_COUNT * FEW_BYTES;
 
     /// A record for the calling thread: a free one, or a new one. `None` when
     /// memory is out.
@@ -170,9 +173,11 @@ impl Record {
         // SAFETY: the node is ours and has the room; the items behind it are
         // written before they are read.
         unsafe { record.write(fresh) };
-        // SAFETY: the items lie behind the record, in its node.
-        unsafe {
-            slots::lay_out(record.add(1).as_ptr().cast(), Class::all().count() * MAGAZINE_FEW);
+        // SAFETY: the places lie behind the record, in its node.
+        let few = unsafe { record.add(1).cast::<u8>() };
+        for class in Class::all() {
+            // SAFETY: as above, `FEW_BYTES` for each.
+            unsafe { slots::lay_out(few.add(class.index() * FEW_BYTES).cast(), MAGAZINE_FEW) };
         }
         // Release pairs with the Acquire in `each_record`.
         NEWEST.store(record.as_ptr(), Ordering::Release);
@@ -199,7 +204,8 @@ impl Record {
         // Behind the record, in its node: from the address, since `self` leads to the
         // record alone. Metadata is exposed where it is reserved.
         let few = ptr::from_ref(self).addr() + size_of::<Self>();
-        ptr::with_exposed_provenance_mut::<Slot>(few).wrapping_add(i * MAGAZINE_FEW)
+        let node = ptr::with_exposed_provenance_mut::<Slot>(few + i * FEW_BYTES);
+        slots::first(node)
     }
 
     /// Sees to it that there is room for all items that a magazine of `class` may
@@ -208,10 +214,10 @@ impl Record {
         let place = &self.many[class.index()];
         if place.load(Ordering::Relaxed).is_null() {
             let max = usize::from(class.info().magazine_max);
-            let Some(node) = CENTRAL.meta.take(max * size_of::<Slot>()) else { return false };
+            let Some(node) = CENTRAL.meta.take(slots::bytes(max)) else { return false };
             // SAFETY: the node has the room.
-            unsafe { slots::lay_out(node.as_ptr().cast(), max) };
-            place.store(node.cast().as_ptr(), Ordering::Relaxed);
+            unsafe { slots::lay_out(node.cast(), max) };
+            place.store(slots::first(node.as_ptr().cast()), Ordering::Relaxed);
         }
         true
     }

@@ -7,9 +7,44 @@ use crate::sync::AtomicPtr;
 /// Place of one region pointer in a magazine.
 pub(crate) type Slot = AtomicPtr<u8>;
 
+/// Bytes of a node for `n` places, and for the one below them.
+pub(crate) const fn bytes(n: usize) -> usize {
+    (1 + n) * size_of::<Slot>()
+}
+
+/// The first place in a node.
+#[inline(always)]
+pub(crate) fn first(node: *mut Slot) -> *mut Slot {
+    node.wrapping_add(1)
+}
+
 #[cfg(not(loom))]
 mod imp {
     use super::{Row, Slot};
+    use crate::config::FETCHED_AHEAD;
+    use crate::sync::{Ordering, prefetch};
+    use core::ptr::NonNull;
+
+    /// Has the first and the last line of a block of `bytes` fetched, to be written, that is
+    /// popped soon after the one at `top`. Below the last item it is the place itself, which
+    /// is near.
+    ///
+    /// # Safety
+    /// `base` is the first of a node's places, and from the one below it up to `top` all are
+    /// written.
+    #[inline(always)]
+    pub(crate) unsafe fn fetch(top: *mut Slot, base: *mut Slot, bytes: usize) {
+        // The place below costs no comparison: with one, a pair took 1.2 times as long.
+        let ahead = if FETCHED_AHEAD == 1 {
+            top.wrapping_sub(1)
+        } else {
+            top.wrapping_sub(FETCHED_AHEAD).max(base)
+        };
+        // SAFETY: the caller's promise.
+        let region = unsafe { (*ahead).load(Ordering::Relaxed) };
+        prefetch(region);
+        prefetch(region.wrapping_add(bytes.wrapping_sub(1)));
+    }
 
     /// Writes the regions of a row, the last one first.
     ///
@@ -25,9 +60,21 @@ mod imp {
         }
     }
 
-    /// Makes `n` places of new memory. They are written before they are read.
+    /// Makes `n` places of a new node. They are written before they are read.
     #[inline(always)]
-    pub(crate) unsafe fn lay_out(_: *mut Slot, _: usize) {}
+    pub(crate) unsafe fn lay_out(_: NonNull<Slot>, _: usize) {}
+
+    /// Writes the place below the first one: the address of itself.
+    ///
+    /// # Safety
+    /// `first` is the first of a node's places, and the caller's.
+    #[inline(always)]
+    pub(crate) unsafe fn stop(first: *mut Slot) {
+        // SAFETY: the caller's promise; a node begins with that place.
+        let below = unsafe { first.sub(1) };
+        // SAFETY: as above.
+        unsafe { below.write(Slot::new(below.cast())) };
+    }
 
     /// Moves `n` items, which may overlap.
     ///
@@ -55,7 +102,19 @@ mod imp {
 mod imp {
     use super::{Row, Slot};
     use crate::sync::Ordering;
-    use core::ptr;
+    use core::ptr::{self, NonNull};
+
+    /// A hint, which models nothing.
+    ///
+    /// # Safety
+    /// As above.
+    pub(crate) unsafe fn fetch(_: *mut Slot, _: *mut Slot, _: usize) {}
+
+    /// Nothing is fetched.
+    ///
+    /// # Safety
+    /// As above.
+    pub(crate) unsafe fn stop(_: *mut Slot) {}
 
     /// # Safety
     /// As above.
@@ -68,10 +127,10 @@ mod imp {
 
     /// # Safety
     /// As above.
-    pub(crate) unsafe fn lay_out(items: *mut Slot, n: usize) {
-        for i in 0..n {
+    pub(crate) unsafe fn lay_out(node: NonNull<Slot>, n: usize) {
+        for i in 0..=n {
             // SAFETY: the caller's promise.
-            unsafe { items.add(i).write(Slot::new(ptr::null_mut())) };
+            unsafe { node.add(i).write(Slot::new(ptr::null_mut())) };
         }
     }
 
@@ -95,4 +154,4 @@ mod imp {
     }
 }
 
-pub(crate) use imp::{lay_down, lay_out, read, shift};
+pub(crate) use imp::{fetch, lay_down, lay_out, read, shift, stop};

@@ -105,7 +105,7 @@ fn pops(cache: &'static Cache, _: Block) -> i64 {
 }
 
 fn pushes(cache: &'static Cache, block: Block) -> i64 {
-    let first = cache.pop(class()).map(|region| {
+    let first = cache.pop(class(), SIZE).map(|region| {
         CENTRAL.write(region);
         region.addr()
     });
