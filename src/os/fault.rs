@@ -14,6 +14,10 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 /// What an access wanted, where the processor says so.
+#[cfg_attr(
+    not(all(target_os = "linux", target_arch = "x86_64")),
+    allow(dead_code, reason = "no processor but this one is asked")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Read,

@@ -155,9 +155,9 @@ pub(super) fn arm_exit_hook(
     hook: unsafe extern "C" fn(*mut c_void),
     value: NonNull<c_void>,
 ) -> bool {
-    use crate::sync::{AtomicU64, Ordering};
+    use crate::sync::{AtomicUsize, Ordering};
     /// 0: no key yet; otherwise the key + 1.
-    static KEY: AtomicU64 = AtomicU64::new(0);
+    static KEY: AtomicUsize = AtomicUsize::new(0);
     // Acquire/Release: a pair of their own; whoever reads the key may use it.
     let mut known = KEY.load(Ordering::Acquire);
     if known == 0 {
@@ -166,7 +166,8 @@ pub(super) fn arm_exit_hook(
         if unsafe { libc::pthread_key_create(&raw mut key, Some(hook)) } != 0 {
             return false;
         }
-        known = u64::from(key) + 1;
+        // Of another type on each system, none of which is wider.
+        known = key as usize + 1;
         if let Err(first) = KEY.compare_exchange(0, known, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: the key is ours, and no value was set for it.
             unsafe { libc::pthread_key_delete(key) };
