@@ -132,8 +132,8 @@ pub const LG_GRANULE: u32 = 4;
 pub const SHUFFLE_WINDOW: usize = 16;
 /// Bytes that so many regions may take, if their order is mixed.
 pub const SHUFFLE_BYTES: usize = 1 << 10;
-/// Regions ahead of the one that is handed out, of which the next is fetched: more where
-/// the order is mixed.
+/// Which region behind the one that is handed out is fetched meanwhile: the next one, or one
+/// further on where the order is mixed.
 pub const FETCHED_AHEAD: usize = if HARDENED { 8 } else { 1 };
 
 const_assert!(GUARD_QUARANTINE < GUARD_SLOTS);

@@ -46,8 +46,8 @@
 //! which leaves the line with the other processor, a third; the first line alone, two thirds.
 //! It costs four instructions in a pair (22 before), 2 to 10 % of a pair's time by seven series
 //! of rounds, and nothing that could be told from noise in words, json, regex, syn, batches and
-//! churn. A comparison that spares the place below the last item made it 1.2 times a pair's time, so
-//! there is such a place, which leads to itself.
+//! churn. When the last item is popped there is none to fetch. To compare for that made it 1.2
+//! times a pair's time, so below the first place of a magazine is another, which leads to itself.
 //!
 //! A full magazine sends its older half back. If nothing of the class was taken from a slab
 //! since the last time, the thread frees what others allocate, and none of it will be wanted

@@ -7,7 +7,8 @@
 //!  end:  | class 0 | 1 | .. |                         +--> room for all items it may have
 //!
 //!  A class's bounds lead to its 16 places in the record, or once it has earned more to
-//!  a node of its own.
+//!  a node of its own. Before them is one place more, which no bound includes: a pop looks
+//!  below what it takes for the region to fetch, and need not ask whether there is one.
 //! ```
 //!
 //! The hot path touches the cache only: pop while `cur > base`, push while
