@@ -345,13 +345,16 @@ unsafe fn recount() -> Result<Audit, AuditError> {
     let now = counted.waiting_bytes as i64;
     counted.check("bytes of large blocks that wait", None, waiting as i64, now);
     // SAFETY: as above.
-    let (huge, huge_counted) = unsafe { CENTRAL.huge.recount_held() };
-    counted.check("huge blocks", None, huge.count as i64, huge_counted.count as i64);
-    counted.check("bytes of huge blocks", None, huge.bytes as i64, huge_counted.bytes as i64);
-    // SAFETY: as above.
-    let (shelf, shelf_counted) = unsafe { CENTRAL.huge.recount_shelf_held() };
-    counted.check("bytes on the shelf", None, shelf as i64, shelf_counted as i64);
-    counted.audit.huge_bytes = huge.bytes as u64;
+    let (huge, now) = unsafe { CENTRAL.huge.recount_held() };
+    let (blocks, counted_blocks) = (huge.blocks, now.blocks);
+    counted.check("huge blocks", None, blocks.count as i64, counted_blocks.count as i64);
+    counted.check("bytes of huge blocks", None, blocks.bytes as i64, counted_blocks.bytes as i64);
+    let (booked, rests) = (huge.rest_bytes as i64, now.rest_bytes as i64);
+    counted.check("bytes behind huge blocks", None, booked, rests);
+    counted.check("bytes on the shelf", None, huge.shelf_bytes as i64, now.shelf_bytes as i64);
+    let (booked, hollow) = (huge.hollow_bytes as i64, now.hollow_bytes as i64);
+    counted.check("untouched bytes on the shelf", None, booked, hollow);
+    counted.audit.huge_bytes = blocks.bytes as u64;
     if HARDENED {
         // SAFETY: as above.
         let (guarded, guarded_counted) = unsafe { GUARDED.recount_held() };

@@ -299,7 +299,8 @@ fn measured(measure: Measure) -> usize {
                 })
                 .sum();
             let guarded = if HARDENED { GUARDED.books().0.bytes } else { 0 };
-            let blocks = CENTRAL.pages.books().blocks.bytes + CENTRAL.huge.books().bytes + guarded;
+            let blocks =
+                CENTRAL.pages.books().blocks.bytes + CENTRAL.huge.books().blocks.bytes + guarded;
             usize::try_from(small).unwrap_or(0) + blocks
         }
         Measure::Resident => {
@@ -308,7 +309,8 @@ fn measured(measure: Measure) -> usize {
             let backed = pages.used_pages() + pages.dirty_pages + pages.purging_pages;
             let own = (pages.metadata_pages() << LG_PAGE) + meta.used + pages.table_bytes;
             let guarded = if HARDENED { GUARDED.books().1 } else { 0 };
-            let blocks = CENTRAL.huge.books().bytes + CENTRAL.huge.shelf_bytes() + guarded;
+            let huge = CENTRAL.huge.books();
+            let blocks = huge.blocks.bytes + huge.dirty_bytes() + guarded;
             (backed.saturating_sub(punched) << LG_PAGE) + own + blocks
         }
     }

@@ -210,7 +210,8 @@ pub fn stats() -> Snapshot {
         Some(class) => class_stats(class, &counts(class), &books),
         None => ClassStats::default(),
     });
-    let huge = CENTRAL.huge.books();
+    let mappings = CENTRAL.huge.books();
+    let huge = mappings.blocks;
     let (guarded, guarded_pages) =
         if HARDENED { GUARDED.books() } else { (BlockBooks::default(), 0) };
     // Pages and the large blocks that lie in them, of one moment: allocated <= active.
@@ -222,13 +223,12 @@ pub fn stats() -> Snapshot {
     let metadata = page_bytes(pages.metadata_pages())
         + (meta.used + pages.table_bytes) as u64
         + if HARDENED { GUARDED.table_bytes() as u64 } else { 0 };
-    let shelf = CENTRAL.huge.shelf_bytes();
-    let dirty = page_bytes(pages.dirty_pages + pages.purging_pages) + shelf as u64;
+    let dirty = page_bytes(pages.dirty_pages + pages.purging_pages) + mappings.dirty_bytes() as u64;
     let punched = page_bytes(CENTRAL.holes.pages.load(Ordering::Relaxed));
     let blocks = (huge.bytes + guarded_pages) as u64;
     let active = (page_bytes(pages.used_pages()) + blocks).saturating_sub(punched);
     let resident = active + dirty + metadata;
-    let mapped = (pages.mapped_bytes() + meta.mapped + huge.bytes + shelf + pages.table_bytes)
+    let mapped = (pages.mapped_bytes() + meta.mapped + mappings.mapped_bytes() + pages.table_bytes)
         as u64
         + if HARDENED { GUARDED.mapped_bytes() as u64 } else { 0 };
     Snapshot {

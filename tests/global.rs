@@ -500,6 +500,55 @@ fn freed_huge_blocks_wait_for_the_next_ones() {
     balanced();
 }
 
+/// Hardened, a guard follows each. Sizes are chosen so that none is a multiple of a huge
+/// page's.
+#[cfg(not(feature = "hardened"))]
+#[test]
+fn huge_blocks_begin_where_huge_pages_do_and_grow_into_their_rest() {
+    const MIB: usize = 1 << 20;
+    let _alone = alone();
+    tallow::purge();
+    let before = tallow::stats();
+    let more = |now: u64, before: u64| usize::try_from(now - before).expect("grown");
+    let aligned = |list: &Vec<u8>| list.as_ptr().addr().is_multiple_of(2 * MIB);
+    let mut list = vec![1u8; 4 * MIB + 100_000];
+    let (start, now) = (list.as_ptr(), tallow::stats());
+    assert!(aligned(&list));
+    // The rest is address space and nothing else.
+    assert!(more(now.active_bytes, before.active_bytes) < 5 * MIB);
+    assert!(more(now.resident_bytes, before.resident_bytes) < 5 * MIB);
+    assert!(more(now.mapped_bytes, before.mapped_bytes) >= 6 * MIB);
+    balanced();
+    list.reserve_exact(6 * MIB - list.len());
+    assert_eq!((list.as_ptr(), list.capacity()), (start, 6 * MIB));
+    balanced();
+    // What lies in the way has it move, in whole huge pages where the system moves any.
+    let mut others = Vec::new();
+    for to in [9, 14, 22, 34, 52] {
+        list.resize(list.capacity(), 1);
+        others.push(vec![2u8; 4 * MIB + 1]);
+        list.reserve_exact(to * MIB + 5000 - list.len());
+        assert!(aligned(&list));
+        assert!(list.iter().all(|&byte| byte == 1));
+        balanced();
+    }
+    assert!(others.iter().flatten().all(|&byte| byte == 2));
+    // Smaller, it has no rest; and what it was is one piece on the shelf with its own.
+    list.truncate(5 * MIB);
+    list.shrink_to_fit();
+    balanced();
+    let dirty = tallow::stats().dirty_bytes;
+    drop(others);
+    assert!(more(tallow::stats().dirty_bytes, dirty) < 5 * (5 * MIB));
+    balanced();
+    drop(list);
+    assert!(tallow::purge() >= 20 * MIB as u64);
+    let after = tallow::stats();
+    assert_eq!((after.huge_count, after.huge_bytes), (before.huge_count, before.huge_bytes));
+    assert!(after.mapped_bytes < before.mapped_bytes + 5 * MIB as u64);
+    balanced();
+}
+
 #[test]
 fn huge_pages_are_asked_for_and_all_memory_goes_back() {
     let _alone = alone();

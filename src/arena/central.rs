@@ -140,7 +140,7 @@ impl Central {
     /// Bytes of pages and mappings in use, by the books.
     pub(crate) fn in_use_bytes(&self) -> usize {
         let guarded = if HARDENED { GUARDED.books().1 } else { 0 };
-        (self.pages.books().used_pages() << LG_PAGE) + self.huge.books().bytes + guarded
+        (self.pages.books().used_pages() << LG_PAGE) + self.huge.books().blocks.bytes + guarded
     }
 
     /// Whether `bytes` more may be in use without a look at the limits.

@@ -5,18 +5,19 @@
 //! A table by address tells what is alive, so that a wrong free is found out
 //! and the books can be recounted.
 
+mod mapping;
 #[cfg(all(test, loom))]
 mod model;
 
+use self::mapping::Mapping;
 use super::shelf::{Shelf, Shelved};
 use crate::bits::checked_round_up;
-use crate::config::{HARDENED, HUGE_PAGE_BYTES};
+use crate::config::HARDENED;
 use crate::error::Corruption;
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::os;
 use crate::pages::{BlockBooks, Extent};
-use crate::settings::{HugePages, SETTINGS};
 use crate::sync::const_unless_loom;
 use core::ptr::{self, NonNull};
 
@@ -24,21 +25,19 @@ const BUCKETS: usize = 256;
 /// Bytes given back at a time by threads that have something else to do: a fifth of
 /// a millisecond.
 const TICK_BYTES: usize = 4 << 20;
-/// Blocks from this size on are backed by huge pages where that is wanted for
-/// what is dense: at most a half of such a block is backed in vain.
-const DENSE_BYTES: usize = 2 * HUGE_PAGE_BYTES;
 
 struct Node {
     /// Kept for stale readers by `meta`; unused here.
     _first: u64,
-    address: usize,
-    bytes: usize,
+    mapping: Mapping,
     next: *mut Node,
 }
 
 struct Table {
     buckets: [*mut Node; BUCKETS],
-    books: BlockBooks,
+    blocks: BlockBooks,
+    /// Bytes of the rests behind the blocks.
+    rest_bytes: usize,
     shelf: Shelf,
     /// Nodes of blocks that have gone.
     spare: *mut Node,
@@ -49,6 +48,30 @@ struct Table {
 // SAFETY: the nodes belong to the table.
 unsafe impl Send for Table {}
 
+/// What there is at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HugeBooks {
+    pub(crate) blocks: BlockBooks,
+    /// Bytes mapped behind the blocks, which nobody touches.
+    pub(crate) rest_bytes: usize,
+    /// Bytes of the stretches that wait on the shelf, and how many of them nobody has
+    /// touched, at least.
+    pub(crate) shelf_bytes: usize,
+    pub(crate) hollow_bytes: usize,
+}
+
+impl HugeBooks {
+    /// Bytes of address space.
+    pub(crate) fn mapped_bytes(&self) -> usize {
+        self.blocks.bytes + self.rest_bytes + self.shelf_bytes
+    }
+
+    /// Bytes that wait to be used again.
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        self.shelf_bytes - self.hollow_bytes
+    }
+}
+
 /// The huge blocks.
 pub(crate) struct Huge {
     table: Lock<Table>,
@@ -58,74 +81,10 @@ fn bucket(address: usize) -> usize {
     (address >> 12).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56
 }
 
-/// A fresh mapping, backed by huge pages if that is wanted.
-fn fresh(bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    let at = os::reserve_guarded(bytes, align)?;
-    advise(at, 0, bytes);
-    if SETTINGS.prefault() {
-        // SAFETY: a whole mapping of ours.
-        unsafe { os::populate(at, bytes) };
-    }
-    Some(at)
-}
-
-/// Gives a block another size, with guards: a smaller one stays where it is, a larger one
-/// moves, and its old guards go.
-///
-/// # Safety
-/// A whole block, which is the caller's.
-unsafe fn move_guarded(at: NonNull<u8>, bytes: usize, to: usize) -> Option<NonNull<u8>> {
-    let page = os::page_bytes();
-    if to < bytes {
-        // SAFETY: the first page that is given up becomes the guard; the rest, and the
-        // old guard behind it, go.
-        unsafe {
-            os::protect(at.add(to), page, os::Access::None);
-            if !os::release(at.add(to + page), bytes - to) {
-                // Its address space is lost, but not the memory.
-                os::purge(at.add(to + page), bytes - to);
-            }
-        }
-        return Some(at);
-    }
-    let place = os::reserve_guarded(to, page)?;
-    // SAFETY: the caller's promise; the place is fresh.
-    if unsafe { os::remap_onto(at, bytes, place, to) }.is_none() {
-        // The place between the guards may be gone, and another's by now: it is lost.
-        // SAFETY: the guards are there, and nobody's.
-        unsafe {
-            os::release(place.sub(page), page);
-            os::release(place.add(to), page);
-        }
-        return None;
-    }
-    // SAFETY: the old block's guards, between which nothing is left.
-    unsafe {
-        os::release(at.sub(page), page);
-        os::release(at.add(bytes), page);
-    }
-    Some(place)
-}
-
 /// Whether a block of that size may wait on the shelf. Hardened, it goes at once: an
 /// access to it is a fault then.
 fn may_wait(bytes: usize) -> bool {
     !HARDENED && Shelf::takes(bytes)
-}
-
-/// Asks for huge pages, or for none, for a mapping that has grown, if its size
-/// decides that now.
-fn advise(at: NonNull<u8>, old: usize, bytes: usize) {
-    let least = match SETTINGS.huge_pages() {
-        HugePages::System => return,
-        HugePages::Blocks | HugePages::Dense => DENSE_BYTES,
-        HugePages::Always => HUGE_PAGE_BYTES,
-        HugePages::Never => 1,
-    };
-    if old < least && bytes >= least {
-        // SAFETY: a whole mapping of ours.
-        unsafe { os::advise_huge_pages(at, bytes, SETTINGS.huge_pages() != HugePages::Never) };
-    }
 }
 
 /// Whole OS pages; `None` on overflow.
@@ -169,20 +128,20 @@ impl Table {
     }
 
     /// Enters a block.
-    fn enter(&mut self, node: NonNull<Node>, address: usize, bytes: usize) {
+    fn enter(&mut self, node: NonNull<Node>, mapping: Mapping) {
         // SAFETY: as above, and it has the room.
-        unsafe { node.write(Node { _first: 0, address, bytes, next: ptr::null_mut() }) };
+        unsafe { node.write(Node { _first: 0, mapping, next: ptr::null_mut() }) };
         self.link(node);
     }
 
     fn link(&mut self, node: NonNull<Node>) {
         // SAFETY: the node is the table's from here on.
         let it = unsafe { &mut *node.as_ptr() };
-        let head = &mut self.buckets[bucket(it.address)];
+        let head = &mut self.buckets[bucket(it.mapping.address())];
         it.next = *head;
         *head = node.as_ptr();
-        self.books.count += 1;
-        self.books.bytes += it.bytes;
+        self.blocks.add(it.mapping.bytes);
+        self.rest_bytes += it.mapping.rest_bytes();
     }
 
     fn unlink(&mut self, address: usize) -> Option<NonNull<Node>> {
@@ -192,11 +151,11 @@ impl Table {
             let node = NonNull::new(unsafe { *at })?;
             // SAFETY: nodes in the table are valid.
             let it = unsafe { &mut *node.as_ptr() };
-            if it.address == address {
+            if it.mapping.address() == address {
                 // SAFETY: as above.
                 unsafe { *at = it.next };
-                self.books.count -= 1;
-                self.books.bytes -= it.bytes;
+                self.blocks.remove(it.mapping.bytes);
+                self.rest_bytes -= it.mapping.rest_bytes();
                 return Some(node);
             }
             at = &raw mut it.next;
@@ -206,17 +165,27 @@ impl Table {
 
 impl Table {
     /// Unlinks the block of `size` bytes at `at`; aborts when there is none.
-    fn take_out(&mut self, at: NonNull<u8>, size: usize) -> (NonNull<Node>, usize) {
+    fn take_out(&mut self, at: NonNull<u8>, size: usize) -> (NonNull<Node>, Mapping) {
         let address = at.addr().get();
         let Some(node) = self.unlink(address) else {
             os::abort(Corruption::Foreign { address, size });
         };
         // SAFETY: the node is ours now.
-        let bytes = unsafe { node.as_ref() }.bytes;
-        if rounded(size) != Some(bytes) {
-            os::abort(Corruption::Layout { address, freed_bytes: size, owned_bytes: bytes });
+        let mapping = unsafe { node.as_ref() }.mapping;
+        if rounded(size) != Some(mapping.bytes) {
+            let owned_bytes = mapping.bytes;
+            os::abort(Corruption::Layout { address, freed_bytes: size, owned_bytes });
         }
-        (node, bytes)
+        (node, mapping)
+    }
+
+    fn books(&self) -> HugeBooks {
+        HugeBooks {
+            blocks: self.blocks,
+            rest_bytes: self.rest_bytes,
+            shelf_bytes: self.shelf.bytes(),
+            hollow_bytes: self.shelf.hollow_bytes(),
+        }
     }
 }
 
@@ -226,7 +195,8 @@ impl Huge {
             Huge {
                 table: Lock::new(Table {
                     buckets: [ptr::null_mut(); BUCKETS],
-                    books: BlockBooks::NONE,
+                    blocks: BlockBooks::NONE,
+                    rest_bytes: 0,
                     shelf: Shelf::new(),
                     spare: ptr::null_mut(),
                     decays: true,
@@ -249,18 +219,19 @@ impl Huge {
         let mut table = self.table.lock();
         let node = table.node(meta)?;
         if may_be_old && let Some(it) = table.shelf.take(bytes) {
-            table.enter(node, it.address, bytes);
-            return it.start().map(|start| Extent { start, zeroed: false });
+            let start = it.start()?;
+            table.enter(node, Mapping::whole(start, bytes));
+            return Some(Extent { start, zeroed: false });
         }
         drop(table);
-        let fresh = || fresh(bytes, align);
-        let start = fresh().or_else(|| (self.clear_shelf() > 0).then(fresh).flatten());
+        let fresh = || Mapping::fresh(bytes, align);
+        let mapping = fresh().or_else(|| (self.clear_shelf() > 0).then(fresh).flatten());
         let mut table = self.table.lock();
-        match start {
-            Some(start) => table.enter(node, start.addr().get(), bytes),
+        match mapping {
+            Some(mapping) => table.enter(node, mapping),
             None => table.keep(node),
         }
-        start.map(|start| Extent { start, zeroed: true })
+        mapping.map(|it| Extent { start: it.at, zeroed: true })
     }
 
     /// Whether freed blocks may wait from now on.
@@ -298,13 +269,13 @@ impl Huge {
     /// Nobody uses the block any more.
     pub(crate) unsafe fn free(&self, at: NonNull<u8>, size: usize) {
         let mut table = self.table.lock();
-        let (node, bytes) = table.take_out(at, size);
+        let (node, it) = table.take_out(at, size);
         table.keep(node);
-        let address = at.addr().get();
-        let mut leaves = if table.decays && may_wait(bytes) {
-            table.shelf.put(address, bytes, os::now_ms())
+        let freed = Shelved::new(it.address(), it.mapped, it.rest_bytes());
+        let mut leaves = if table.decays && may_wait(it.mapped) {
+            table.shelf.put(freed, os::now_ms())
         } else {
-            Some(Shelved::new(address, bytes))
+            Some(freed)
         };
         leaves = leaves.or_else(|| table.shelf.excess());
         drop(table);
@@ -333,27 +304,18 @@ impl Huge {
         // Under the lock: the old address may be reused as soon as it is free,
         // and its new owner must find the table up to date.
         let mut table = self.table.lock();
-        let (node, bytes) = table.take_out(at, old);
+        let (node, mapping) = table.take_out(at, old);
         // SAFETY: the node is on no list.
-        let it = unsafe { &mut *node.as_ptr() };
-        let more = to.saturating_sub(bytes);
-        if more > 0 && table.shelf.take_at(it.address + bytes, more) {
-            it.bytes = to;
+        let it = unsafe { &mut (*node.as_ptr()).mapping };
+        let more = to.saturating_sub(mapping.mapped);
+        let end = mapping.address() + mapping.mapped;
+        if to > mapping.bytes && (more == 0 || table.shelf.take_at(end, more)) {
+            it.grow_here(to);
             table.link(node);
             return Some(at);
         }
-        let moved = if HARDENED {
-            // SAFETY: the mapping is the caller's.
-            unsafe { move_guarded(at, bytes, to) }
-        } else {
-            // SAFETY: the stretch is the caller's. It may be parts of two mappings that
-            // were neighbours on the shelf: the system refuses then.
-            unsafe { os::remap(at, bytes, to) }
-        };
-        if let Some(moved) = moved {
-            (it.address, it.bytes) = (moved.addr().get(), to);
-            advise(moved, bytes, to);
-        }
+        // SAFETY: the block is the caller's.
+        let moved = unsafe { it.resize(to) };
         table.link(node);
         drop(table);
         // What grows does not take from the shelf: let it not hold both.
@@ -367,57 +329,43 @@ impl Huge {
         moved
     }
 
-    /// Bytes that wait on the shelf.
-    pub(crate) fn shelf_bytes(&self) -> usize {
-        self.table.lock().shelf.bytes()
-    }
-
     /// Bytes of the block at `address`, if there is one.
     pub(crate) fn bytes_at(&self, address: usize) -> Option<usize> {
         let table = self.table.lock();
         let mut at = table.buckets[bucket(address)];
         // SAFETY: nodes in the table are valid.
         while let Some(node) = unsafe { at.as_ref() } {
-            if node.address == address {
-                return Some(node.bytes);
+            if node.mapping.address() == address {
+                return Some(node.mapping.bytes);
             }
             at = node.next;
         }
         None
     }
 
-    pub(crate) fn books(&self) -> BlockBooks {
-        self.table.lock().books
+    pub(crate) fn books(&self) -> HugeBooks {
+        self.table.lock().books()
     }
 
-    /// The books, and the same recounted from the table.
+    /// The books, and the same recounted from the table and from the shelf.
     ///
     /// # Safety
     /// The caller holds the lock by [`Huge::raw_lock`].
-    pub(crate) unsafe fn recount_held(&self) -> (BlockBooks, BlockBooks) {
+    pub(crate) unsafe fn recount_held(&self) -> (HugeBooks, HugeBooks) {
         // SAFETY: the caller's promise.
         let table = unsafe { self.table.value_held() };
-        let mut counted = BlockBooks::default();
+        let (mut blocks, mut rest_bytes) = (BlockBooks::NONE, 0);
         for &head in &table.buckets {
             let mut at = head;
             // SAFETY: nodes in the table are valid.
             while let Some(node) = unsafe { at.as_ref() } {
-                counted.count += 1;
-                counted.bytes += node.bytes;
+                blocks.add(node.mapping.bytes);
+                rest_bytes += node.mapping.rest_bytes();
                 at = node.next;
             }
         }
-        (table.books, counted)
-    }
-
-    /// Bytes that wait on the shelf, and the same recounted.
-    ///
-    /// # Safety
-    /// The caller holds the lock by [`Huge::raw_lock`].
-    pub(crate) unsafe fn recount_shelf_held(&self) -> (usize, usize) {
-        // SAFETY: the caller's promise.
-        let shelf = unsafe { &self.table.value_held().shelf };
-        (shelf.bytes(), shelf.recount())
+        let (shelf_bytes, hollow_bytes) = table.shelf.recount();
+        (table.books(), HugeBooks { blocks, rest_bytes, shelf_bytes, hollow_bytes })
     }
 
     pub(crate) fn raw_lock(&self) {

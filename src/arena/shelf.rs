@@ -15,12 +15,21 @@ const ALL_BYTES: usize = 96 << 20;
 pub(super) struct Shelved {
     pub(super) address: usize,
     pub(super) bytes: usize,
+    /// Bytes that nobody has touched, at least.
+    hollow_bytes: usize,
     since_ms: u64,
 }
 
 impl Shelved {
-    pub(super) fn new(address: usize, bytes: usize) -> Self {
-        Self { address, bytes, since_ms: 0 }
+    pub(super) fn new(address: usize, bytes: usize, hollow_bytes: usize) -> Self {
+        Self { address, bytes, hollow_bytes, since_ms: 0 }
+    }
+
+    /// Takes the first `bytes` bytes away, which may be the hollow ones.
+    fn shorten_front(&mut self, bytes: usize) {
+        self.address += bytes;
+        self.bytes -= bytes;
+        self.hollow_bytes = self.hollow_bytes.saturating_sub(bytes);
     }
 
     fn end(&self) -> usize {
@@ -33,12 +42,13 @@ pub(super) struct Shelf {
     places: [Shelved; PLACES],
     len: usize,
     bytes: usize,
+    hollow_bytes: usize,
 }
 
 impl Shelf {
     pub(super) const fn new() -> Self {
-        let none = Shelved { address: 0, bytes: 0, since_ms: 0 };
-        Self { places: [none; PLACES], len: 0, bytes: 0 }
+        let none = Shelved { address: 0, bytes: 0, hollow_bytes: 0, since_ms: 0 };
+        Self { places: [none; PLACES], len: 0, bytes: 0, hollow_bytes: 0 }
     }
 
     /// Bytes of all.
@@ -46,9 +56,15 @@ impl Shelf {
         self.bytes
     }
 
-    /// The same, counted.
-    pub(super) fn recount(&self) -> usize {
-        self.all().iter().map(|it| it.bytes).sum()
+    /// Those of them that nobody has touched, at least.
+    pub(super) fn hollow_bytes(&self) -> usize {
+        self.hollow_bytes
+    }
+
+    /// Both, counted.
+    pub(super) fn recount(&self) -> (usize, usize) {
+        let sum = |f: fn(&Shelved) -> usize| self.all().iter().map(f).sum();
+        (sum(|it| it.bytes), sum(|it| it.hollow_bytes))
     }
 
     fn all(&self) -> &[Shelved] {
@@ -60,20 +76,24 @@ impl Shelf {
         bytes <= MAX_BYTES
     }
 
-    /// Puts a block here. Returns the oldest stretch if all places are taken.
-    pub(super) fn put(&mut self, address: usize, bytes: usize, now_ms: u64) -> Option<Shelved> {
-        let mut it = Shelved { address, bytes, since_ms: now_ms };
-        let at = self.all().partition_point(|other| other.address < address);
+    /// Puts a stretch here. Returns the oldest one if all places are taken.
+    pub(super) fn put(&mut self, freed: Shelved, now_ms: u64) -> Option<Shelved> {
+        let mut it = Shelved { since_ms: now_ms, ..freed };
+        let at = self.all().partition_point(|other| other.address < it.address);
         if let Some(behind) = self.all().get(at).copied()
             && behind.address == it.end()
         {
-            it.bytes += self.remove(at).bytes;
+            self.remove(at);
+            it.bytes += behind.bytes;
+            it.hollow_bytes += behind.hollow_bytes;
         }
         if let Some(before) = at.checked_sub(1).and_then(|i| self.all().get(i)).copied()
             && before.end() == it.address
         {
-            it = Shelved { address: before.address, bytes: before.bytes + it.bytes, ..it };
             self.remove(at - 1);
+            it.address = before.address;
+            it.bytes += before.bytes;
+            it.hollow_bytes += before.hollow_bytes;
         }
         let oldest = if self.len == PLACES { self.remove_oldest() } else { None };
         let at = self.all().partition_point(|other| other.address < it.address);
@@ -81,6 +101,7 @@ impl Shelf {
         self.places[at] = it;
         self.len += 1;
         self.bytes += it.bytes;
+        self.hollow_bytes += it.hollow_bytes;
         oldest
     }
 
@@ -96,33 +117,32 @@ impl Shelf {
     pub(super) fn take(&mut self, bytes: usize) -> Option<Shelved> {
         let fits = self.all().iter().enumerate().filter(|(_, it)| it.bytes >= bytes);
         let (at, _) = fits.min_by_key(|(_, it)| it.bytes)?;
-        let it = &mut self.places[at];
-        if it.bytes == bytes {
-            return Some(self.remove(at));
-        }
-        let taken = Shelved { bytes, ..*it };
-        it.address += bytes;
-        it.bytes -= bytes;
-        self.bytes -= bytes;
-        Some(taken)
+        Some(self.take_front(at, bytes))
     }
 
     /// Takes the first `bytes` bytes of the stretch that starts at `address`, if it
     /// is long enough.
     pub(super) fn take_at(&mut self, address: usize, bytes: usize) -> bool {
         let at = self.all().partition_point(|it| it.address < address);
-        let Some(it) = self.places[..self.len].get_mut(at) else { return false };
-        if it.address != address || it.bytes < bytes {
-            return false;
+        let fits = self.all().get(at).is_some_and(|it| it.address == address && it.bytes >= bytes);
+        if fits {
+            self.take_front(at, bytes);
         }
-        if it.bytes == bytes {
-            self.remove(at);
-        } else {
-            it.address += bytes;
-            it.bytes -= bytes;
-            self.bytes -= bytes;
+        fits
+    }
+
+    /// The first `bytes` bytes of a stretch that has them.
+    fn take_front(&mut self, at: usize, bytes: usize) -> Shelved {
+        let whole = self.places[at];
+        if whole.bytes == bytes {
+            return self.remove(at);
         }
-        true
+        let mut left = whole;
+        left.shorten_front(bytes);
+        self.places[at] = left;
+        self.bytes -= bytes;
+        self.hollow_bytes -= whole.hollow_bytes - left.hollow_bytes;
+        Shelved { bytes, hollow_bytes: whole.hollow_bytes - left.hollow_bytes, ..whole }
     }
 
     /// At most `most` bytes of the oldest stretch.
@@ -131,9 +151,10 @@ impl Shelf {
         if oldest.bytes <= most {
             return Some(oldest);
         }
+        let (left, hollow) = (oldest.bytes - most, oldest.hollow_bytes.saturating_sub(most));
         // Nothing is next to it, so it takes the place that it had.
-        self.put(oldest.address, oldest.bytes - most, oldest.since_ms);
-        Some(Shelved::new(oldest.end() - most, most))
+        self.put(Shelved { bytes: left, hollow_bytes: hollow, ..oldest }, oldest.since_ms);
+        Some(Shelved::new(oldest.end() - most, most, oldest.hollow_bytes - hollow))
     }
 
     /// Whether the oldest stretch has waited for `ms`.
@@ -151,6 +172,7 @@ impl Shelf {
         self.places.copy_within(at + 1..self.len, at);
         self.len -= 1;
         self.bytes -= it.bytes;
+        self.hollow_bytes -= it.hollow_bytes;
         it
     }
 }
@@ -159,12 +181,13 @@ impl Shelf {
 mod tests {
     use super::*;
     use quickcheck::quickcheck;
+    use std::collections::HashSet;
 
     #[test]
     fn neighbours_become_one_and_what_is_left_stays() {
         let mut shelf = Shelf::new();
         for (address, bytes) in [(100, 10), (120, 10), (110, 10), (200, 20)] {
-            assert_eq!(shelf.put(address, bytes, 0), None);
+            assert_eq!(shelf.put(Shelved::new(address, bytes, 0), 0), None);
         }
         assert_eq!(shelf.all().len(), 2);
         assert_eq!(shelf.take(31), None);
@@ -174,76 +197,103 @@ mod tests {
         assert_eq!((shelf.bytes(), shelf.all().len()), (10, 1));
     }
 
+    #[test]
+    fn what_nobody_has_touched_is_told_as_long_as_it_is_sure() {
+        let mut shelf = Shelf::new();
+        shelf.put(Shelved::new(100, 10, 3), 0);
+        shelf.put(Shelved::new(110, 10, 4), 0);
+        assert_eq!(shelf.hollow_bytes(), 7);
+        assert_eq!(shelf.take(5).map(|it| it.hollow_bytes), Some(5), "it may have been these");
+        assert_eq!(shelf.hollow_bytes(), 2);
+        assert!(shelf.take_at(105, 15));
+        assert_eq!((shelf.hollow_bytes(), shelf.bytes()), (0, 0));
+    }
+
+    /// Sizes are multiples of this.
+    const UNIT: usize = 1 << 17;
+
     /// What is held, here and by the model, is disjoint and the same.
     struct Model {
         shelf: Shelf,
-        held: Vec<(usize, usize)>,
-        given_back: usize,
-        taken: usize,
+        /// Addresses and bytes, and of these the untouched ones at the end.
+        held: Vec<(usize, usize, usize)>,
+        /// Units of which somebody had the use.
+        touched: HashSet<usize>,
         fresh: usize,
         now: u64,
     }
 
     impl Model {
-        fn leave(&mut self, it: Option<Shelved>) -> bool {
-            self.given_back += it.map_or(0, |it| it.bytes);
-            it.is_some()
+        fn touch(&mut self, address: usize, bytes: usize) {
+            self.touched.extend((address..address + bytes).step_by(UNIT));
+        }
+
+        /// Puts the block back of which `size` says which one it is.
+        fn free(&mut self, size: usize) {
+            let i = size % self.held.len();
+            let (address, bytes, rest) = self.held.swap_remove(i);
+            if Shelf::takes(bytes) {
+                self.shelf.put(Shelved::new(address, bytes, rest), self.now);
+                while self.shelf.excess().is_some() {}
+            }
         }
 
         fn step(&mut self, what: u8, size: u8) {
-            let bytes = (usize::from(size) + 1) << 17;
+            let size = usize::from(size);
+            let bytes = (size + 1) * UNIT;
             self.now += u64::from(what);
             match what % 4 {
                 0 | 1 => {
                     let old = self.shelf.take(bytes);
-                    self.taken += usize::from(old.is_some());
+                    let rest = if old.is_none() { size % 8 * UNIT } else { 0 };
                     let address = old.map_or(1 << 40 | self.fresh << 26, |it| it.address);
                     self.fresh += usize::from(old.is_none());
-                    self.held.push((address, bytes));
+                    self.touch(address, bytes);
+                    self.held.push((address, bytes + rest, rest));
                 }
                 2 if size.is_multiple_of(3) && !self.held.is_empty() => {
-                    let i = usize::from(size) % self.held.len();
-                    let (address, bytes) = self.held[i];
-                    if self.shelf.take_at(address + bytes, bytes) {
-                        self.held[i].1 += bytes;
+                    let i = size % self.held.len();
+                    let (address, mapped, rest) = self.held[i];
+                    if self.shelf.take_at(address + mapped, bytes) {
+                        self.touch(address + mapped - rest, rest + bytes);
+                        self.held[i] = (address, mapped + bytes, 0);
                     }
                 }
-                2 if !self.held.is_empty() => {
-                    let (address, bytes) =
-                        self.held.swap_remove(usize::from(size) % self.held.len());
-                    if Shelf::takes(bytes) {
-                        let evicted = self.shelf.put(address, bytes, self.now);
-                        self.leave(evicted);
-                        while let it = self.shelf.excess()
-                            && self.leave(it)
-                        {}
-                    }
-                }
+                2 if !self.held.is_empty() => self.free(size),
                 _ => {
                     while self.shelf.is_overdue(self.now, 300) {
-                        let some = self.shelf.some_of_the_oldest(bytes);
-                        self.leave(some);
+                        self.shelf.some_of_the_oldest(bytes);
                     }
                 }
             }
+        }
+
+        fn untouched(&self) -> usize {
+            let units = self.shelf.all().iter().flat_map(|it| (it.address..it.end()).step_by(UNIT));
+            units.filter(|unit| !self.touched.contains(unit)).count() * UNIT
         }
 
         fn holds(&self) -> bool {
             let mut all: Vec<_> =
                 self.shelf.all().iter().map(|it| (it.address, it.bytes)).collect();
             let apart = all.windows(2).all(|w| w[0].0 + w[0].1 < w[1].0);
-            all.extend(&self.held);
+            all.extend(self.held.iter().map(|&(address, mapped, _)| (address, mapped)));
             all.sort_unstable();
             let disjoint = all.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0);
-            let bytes = self.shelf.bytes();
-            apart && disjoint && bytes == self.shelf.recount() && bytes <= ALL_BYTES
+            let (bytes, hollow) = (self.shelf.bytes(), self.shelf.hollow_bytes());
+            let counted = (bytes, hollow) == self.shelf.recount();
+            apart && disjoint && counted && bytes <= ALL_BYTES && hollow <= self.untouched()
         }
     }
 
     quickcheck! {
         fn nothing_is_lost_or_lent_twice(steps: Vec<(u8, u8)>) -> bool {
             let mut model = Model {
-                shelf: Shelf::new(), held: Vec::new(), given_back: 0, taken: 0, fresh: 0, now: 0,
+                shelf: Shelf::new(),
+                held: Vec::new(),
+                touched: HashSet::new(),
+                fresh: 0,
+                now: 0,
             };
             steps.iter().all(|&(what, size)| {
                 model.step(what, size);

@@ -176,7 +176,21 @@ pub(crate) unsafe fn remap(at: NonNull<u8>, old: usize, new: usize) -> Option<No
     space::remap(at, old, new)
 }
 
-/// Hardened alone needs it.
+/// What came of [`extend`].
+pub(crate) enum Extended {
+    InPlace,
+    NoRoom,
+}
+
+/// Blocks of models are too small for huge pages, which alone need it.
+///
+/// # Safety
+/// As in the shipped door.
+pub(crate) unsafe fn extend(_: NonNull<u8>, _: usize, _: usize) -> Option<Extended> {
+    None
+}
+
+/// As above; and hardened.
 ///
 /// # Safety
 /// As in the shipped door.

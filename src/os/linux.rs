@@ -9,6 +9,7 @@ mod told {
     pub(super) fn mapped(_: usize, _: usize) {}
 }
 
+use super::Extended;
 use crate::sync::AtomicU32;
 use core::ptr::{self, NonNull};
 
@@ -39,6 +40,18 @@ pub(super) unsafe fn remap(at: NonNull<u8>, old: usize, new: usize) -> Option<No
     (to != libc::MAP_FAILED).then_some(())?;
     to.expose_provenance();
     NonNull::new(to.cast())
+}
+
+pub(super) unsafe fn extend(at: NonNull<u8>, old: usize, new: usize) -> Option<Extended> {
+    // SAFETY: the caller owns the whole mapping.
+    let to = unsafe { libc::mremap(at.as_ptr().cast(), old, new, 0) };
+    if to != libc::MAP_FAILED {
+        return Some(Extended::InPlace);
+    }
+    // A range that is no single mapping is another error than one without room.
+    // SAFETY: the place is valid as long as the thread.
+    let error = unsafe { *libc::__errno_location() };
+    (error == libc::ENOMEM).then_some(Extended::NoRoom)
 }
 
 pub(super) unsafe fn remap_onto(

@@ -4,7 +4,8 @@ use core::ptr::NonNull;
 use memmap2::MmapOptions;
 
 /// Reserves more than is asked for where the alignment needs it, and gives the
-/// ends back.
+/// ends back. The last place that is aligned is taken: systems go from the top down, so
+/// what has been reserved before lies right behind it if it begins at such a place.
 pub(super) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let align = align.max(super::page_bytes());
     let slack = if align > super::mapping_align() { align } else { 0 };
@@ -17,10 +18,9 @@ pub(super) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     // Later accesses to segments' headers start from integers.
     let address = base.expose_provenance();
     core::mem::forget(map);
-    let lead = address.wrapping_neg() & (align - 1);
-    let lead = if slack == 0 { 0 } else { lead };
-    let tail = slack - lead;
-    // SAFETY: `lead <= slack`, so all three parts lie in the new mapping.
+    let tail = if slack == 0 { 0 } else { (address + slack) & (align - 1) };
+    let lead = slack - tail;
+    // SAFETY: `tail < align == slack`, so all three parts lie in the new mapping.
     let start = unsafe { NonNull::new_unchecked(base.add(lead)) };
     for (at, part) in [(base, lead), (start.as_ptr().wrapping_add(bytes), tail)] {
         if part > 0 {

@@ -7,7 +7,7 @@
 //! reported.
 
 pub(super) use super::portable::{
-    advise_huge_pages, barrier_everywhere, expect_barriers, huge_pages_always, keep_errno,
+    advise_huge_pages, barrier_everywhere, expect_barriers, extend, huge_pages_always, keep_errno,
     populate, remap, wait, wake_one,
 };
 pub(crate) use super::portable::{alone, now_ms};

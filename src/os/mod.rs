@@ -282,6 +282,33 @@ pub(crate) unsafe fn remap(
     call(&CALLS.remap, Door::Remap, || unsafe { native::remap(at, old_bytes, new_bytes) })
 }
 
+/// What came of [`extend`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    any(miri, not(target_os = "linux"), tallow_portable),
+    allow(dead_code, reason = "refused")
+)]
+pub(crate) enum Extended {
+    /// The range has the new size.
+    InPlace,
+    /// It is as it was, and may be moved: what lies behind it is another's.
+    NoRoom,
+}
+
+/// Lets a range grow where it is. `None` where the system does not do that, with this
+/// range or at all.
+///
+/// # Safety
+/// As for [`remap`].
+pub(crate) unsafe fn extend(
+    at: NonNull<u8>,
+    old_bytes: usize,
+    new_bytes: usize,
+) -> Option<Extended> {
+    // SAFETY: the caller's promise.
+    call(&CALLS.remap, Door::Remap, || unsafe { native::extend(at, old_bytes, new_bytes) })
+}
+
 /// Asks the system to back a range with huge pages, or with small ones only. A
 /// refusal changes nothing but speed.
 ///

@@ -1,6 +1,7 @@
 //! Plain POSIX, for unix systems other than Linux; `--cfg tallow_portable`
 //! chooses it on Linux too, which is how it is tested.
 
+use super::Extended;
 use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
@@ -27,6 +28,11 @@ pub(super) unsafe fn populate(_: NonNull<u8>, _: usize) -> Option<()> {
 
 /// No unix but Linux moves a mapping: the caller copies.
 pub(super) unsafe fn remap(_at: NonNull<u8>, _old: usize, _new: usize) -> Option<NonNull<u8>> {
+    None
+}
+
+/// As above.
+pub(super) unsafe fn extend(_: NonNull<u8>, _: usize, _: usize) -> Option<Extended> {
     None
 }
 

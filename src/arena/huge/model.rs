@@ -4,6 +4,7 @@
 //! Mappings lie in a small address space ([`crate::model::space`]), where a place that is
 //! given back is another's at once.
 
+use super::mapping::Mapping;
 use super::{Huge, Shelved};
 use crate::config::{LG_PAGE, PAGE_BYTES};
 use crate::meta::Meta;
@@ -67,17 +68,19 @@ impl World {
         // SAFETY: the lock is held.
         let (books, counted) = unsafe { self.huge.recount_held() };
         // SAFETY: as above.
-        let (shelf, recounted) = unsafe { self.huge.recount_shelf_held() };
-        // SAFETY: as above.
         unsafe { self.huge.raw_unlock() };
-        assert_eq!((books, shelf), (counted, recounted), "the books are wrong");
-        assert_eq!(books.count, live.len(), "a block is off the table");
+        assert_eq!(books, counted, "the books are wrong");
+        assert_eq!(books.blocks.count, live.len(), "a block is off the table");
         for block in live {
             let told = self.huge.bytes_at(block.at.addr().get());
             assert_eq!(told, Some(block.bytes), "a block is off the table");
         }
         let bytes: usize = live.iter().map(|block| block.bytes).sum();
-        assert_eq!(space::mapped_pages() << LG_PAGE, bytes + shelf, "address space is lost");
+        assert_eq!(
+            space::mapped_pages() << LG_PAGE,
+            bytes + books.shelf_bytes,
+            "address space is lost"
+        );
     }
 
     /// Frees what is live; then nothing may be left.
@@ -105,7 +108,7 @@ fn free_against_decay(stop_decay: impl FnOnce(&World) + 'static) {
     let world = World::new();
     let block = world.take(1);
     side_by_side(move || world.give(block), move || stop_decay(world));
-    assert_eq!(world.huge.shelf_bytes(), 0, "a block waits");
+    assert_eq!(world.huge.books().shelf_bytes, 0, "a block waits");
     world.end(&[]);
 }
 
@@ -160,7 +163,7 @@ fn grow_against_audit(grow: impl FnOnce(&World, Block) -> Block + 'static) {
         let (books, counted) = unsafe { world.huge.recount_held() };
         // SAFETY: as above.
         unsafe { world.huge.raw_unlock() };
-        assert_eq!((books.count, counted.count), (1, 1), "a block is off the table");
+        assert_eq!((books.blocks.count, counted.blocks.count), (1, 1), "a block is off the table");
     };
     let (grown, ()) = side_by_side(move || grow(world, block), audit);
     world.end(&[grown]);
@@ -225,7 +228,7 @@ fn huge_grow() {
 fn clear_after_an_old_look(world: &World) {
     let mut table = world.huge.table.lock();
     let Some(it) = table.shelf.some_of_the_oldest(usize::MAX) else { return };
-    table.shelf.put(it.address, it.bytes, 1);
+    table.shelf.put(it, 1);
     drop(table);
     it.give_back();
     world.huge.table.lock().shelf.some_of_the_oldest(usize::MAX);
@@ -243,7 +246,7 @@ fn twin_of_shelf_cleared_after_an_old_look() {
 fn give_released_first(world: &World, block: Block) {
     World::write(block);
     let address = block.at.addr().get();
-    Shelved::new(address, block.bytes).give_back();
+    Shelved::new(address, block.bytes, 0).give_back();
     world.huge.table.lock().take_out(block.at, block.bytes);
 }
 
@@ -262,7 +265,7 @@ fn grow_told_late(world: &World, block: Block) -> Block {
     let mut table = world.huge.table.lock();
     let (node, _) = table.take_out(block.at, block.bytes);
     // SAFETY: the node is off the table.
-    unsafe { ((*node.as_ptr()).address, (*node.as_ptr()).bytes) = (at.addr().get(), bytes) };
+    unsafe { (*node.as_ptr()).mapping = Mapping::whole(at, bytes) };
     table.link(node);
     Block { at, bytes }
 }
@@ -281,7 +284,7 @@ fn grow_off_the_table(world: &World, block: Block) -> Block {
     // SAFETY: as above.
     let at = unsafe { os::remap(block.at, block.bytes, bytes) }.expect("memory");
     // SAFETY: as above.
-    unsafe { ((*node.as_ptr()).address, (*node.as_ptr()).bytes) = (at.addr().get(), bytes) };
+    unsafe { (*node.as_ptr()).mapping = Mapping::whole(at, bytes) };
     world.huge.table.lock().link(node);
     Block { at, bytes }
 }
