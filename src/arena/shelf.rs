@@ -219,6 +219,7 @@ mod tests {
         held: Vec<(usize, usize, usize)>,
         /// Units of which somebody had the use.
         touched: HashSet<usize>,
+        /// Where the next fresh one begins: right behind the last one.
         fresh: usize,
         now: u64,
     }
@@ -246,8 +247,8 @@ mod tests {
                 0 | 1 => {
                     let old = self.shelf.take(bytes);
                     let rest = if old.is_none() { size % 8 * UNIT } else { 0 };
-                    let address = old.map_or(1 << 40 | self.fresh << 26, |it| it.address);
-                    self.fresh += usize::from(old.is_none());
+                    let address = old.map_or(self.fresh, |it| it.address);
+                    self.fresh += if old.is_none() { bytes + rest } else { 0 };
                     self.touch(address, bytes);
                     self.held.push((address, bytes + rest, rest));
                 }
@@ -292,7 +293,7 @@ mod tests {
                 shelf: Shelf::new(),
                 held: Vec::new(),
                 touched: HashSet::new(),
-                fresh: 0,
+                fresh: 1 << 40,
                 now: 0,
             };
             steps.iter().all(|&(what, size)| {
