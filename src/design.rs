@@ -178,7 +178,11 @@
 //! the block as its *rest*, untouched and unadvised; it may grow into it. Trimmed instead, with
 //! holes in between, a loop of blocks of 64 KiB to 32 MiB held 106 MiB instead of 44. What it
 //! still costs: 32 blocks of up to 8 MiB, of which one is replaced at a time, hold 118 MiB
-//! instead of 106. (An earlier attempt found no row faster, in turns, whose noise hid it.)
+//! instead of 106; and each such block is two mappings of the 65 530 that a process may have.
+//! A block from the shelf that is longer than what one block had is made of several mappings,
+//! which `mremap` refuses: it is copied when it grows. What is left of a stretch when a block
+//! of the same size takes it again is a stub of the rest's size, which counts as dirty until
+//! it decays. (An earlier attempt found no row faster, in turns, whose noise hid it.)
 //!
 //! Freed huge blocks up to 32 MiB wait on a *shelf* of 96 MiB at most, where
 //! neighbours join and blocks are cut to size; half of the decay time later they

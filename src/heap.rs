@@ -477,7 +477,8 @@ pub(crate) fn purge() -> usize {
     if HARDENED {
         CENTRAL.large.release_waiting(&CENTRAL.pages);
     }
-    CENTRAL.punch_holes() + CENTRAL.huge.clear_shelf() + CENTRAL.pages.purge_all()
+    let waiting = CENTRAL.huge.clear_shelf().unwrap_or(0);
+    CENTRAL.punch_holes() + waiting + CENTRAL.pages.purge_all()
 }
 
 /// The chores of a thread that is about to wait.

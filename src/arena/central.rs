@@ -296,7 +296,7 @@ impl Central {
     /// large ones. Returns how many bytes that were.
     pub(crate) fn clear_waiting(&self) -> usize {
         let large = if HARDENED { self.large.release_waiting(&self.pages) } else { 0 };
-        large + self.huge.clear_shelf()
+        large + self.huge.clear_shelf().unwrap_or(0)
     }
 
     /// Lets the decay clock run. Cheap when nothing is due. May call the OS. Returns

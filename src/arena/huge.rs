@@ -1,5 +1,6 @@
 //! Huge blocks: mappings of their own, or what earlier ones have left on the shelf.
-//! They grow by `mremap`, without a copy. Hardened, each lies between two inaccessible
+//! They grow by `mremap`, without a copy, unless they are made of several mappings that
+//! were neighbours on the shelf. Hardened, each lies between two inaccessible
 //! pages, and none waits.
 //!
 //! A table by address tells what is alive, so that a wrong free is found out
@@ -220,12 +221,18 @@ impl Huge {
         let node = table.node(meta)?;
         if may_be_old && let Some(it) = table.shelf.take(bytes) {
             let start = it.start()?;
-            table.enter(node, Mapping::whole(start, bytes));
+            let mapping = Mapping::whole(start, bytes);
+            table.enter(node, mapping);
+            drop(table);
+            // A part of it may be what was a rest.
+            if it.hollow_bytes > 0 {
+                mapping.advise();
+            }
             return Some(Extent { start, zeroed: false });
         }
         drop(table);
         let fresh = || Mapping::fresh(bytes, align);
-        let mapping = fresh().or_else(|| (self.clear_shelf() > 0).then(fresh).flatten());
+        let mapping = fresh().or_else(|| self.clear_shelf().and_then(|_| fresh()));
         let mut table = self.table.lock();
         match mapping {
             Some(mapping) => table.enter(node, mapping),
@@ -251,13 +258,14 @@ impl Huge {
         some.inspect(Shelved::give_back).is_some()
     }
 
-    /// Gives back all that waits on the shelf. Returns the bytes.
-    pub(crate) fn clear_shelf(&self) -> usize {
-        let mut bytes = 0;
+    /// Gives back all that waits on the shelf. Returns the bytes of memory, without those
+    /// that nobody has touched; `None` if nothing waited.
+    pub(crate) fn clear_shelf(&self) -> Option<usize> {
+        let mut bytes = None;
         loop {
             let it = self.table.lock().shelf.some_of_the_oldest(usize::MAX);
             let Some(it) = it else { return bytes };
-            bytes += it.bytes;
+            bytes = Some(bytes.unwrap_or(0) + it.bytes - it.hollow_bytes);
             it.give_back();
         }
     }

@@ -16,7 +16,7 @@ pub(super) struct Shelved {
     pub(super) address: usize,
     pub(super) bytes: usize,
     /// Bytes that nobody has touched, at least.
-    hollow_bytes: usize,
+    pub(super) hollow_bytes: usize,
     since_ms: u64,
 }
 

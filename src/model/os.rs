@@ -176,6 +176,8 @@ pub(crate) unsafe fn remap(at: NonNull<u8>, old: usize, new: usize) -> Option<No
     space::remap(at, old, new)
 }
 
+pub(crate) const REMAPS: bool = true;
+
 /// What came of [`extend`].
 pub(crate) enum Extended {
     InPlace,

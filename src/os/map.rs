@@ -4,8 +4,9 @@ use core::ptr::NonNull;
 use memmap2::MmapOptions;
 
 /// Reserves more than is asked for where the alignment needs it, and gives the
-/// ends back. The last place that is aligned is taken: systems go from the top down, so
-/// what has been reserved before lies right behind it if it begins at such a place.
+/// ends back. The last place that is aligned is taken: Linux goes from the top down, so
+/// what has been reserved before lies right behind it if it begins at such a place. (Where
+/// a system goes upwards, a hole of the alignment's size stays before each.)
 pub(super) fn reserve(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let align = align.max(super::page_bytes());
     let slack = if align > super::mapping_align() { align } else { 0 };

@@ -282,6 +282,9 @@ pub(crate) unsafe fn remap(
     call(&CALLS.remap, Door::Remap, || unsafe { native::remap(at, old_bytes, new_bytes) })
 }
 
+/// Whether the system changes the size of a range, or moves one.
+pub(crate) const REMAPS: bool = cfg!(all(target_os = "linux", not(tallow_portable), not(miri)));
+
 /// What came of [`extend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(

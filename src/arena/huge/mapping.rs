@@ -1,20 +1,27 @@
 //! The mappings of huge blocks: where they lie, and how they change their size.
 //!
-//! A block that is backed by huge pages begins where one may begin. Up to the end of the
-//! last one its address space stays mapped: this *rest* belongs to the block, nobody
-//! touches it and no huge page is asked for there, so it takes no memory. It is there for
-//! what comes next to it: such mappings lie one behind the other, and join on the shelf.
-//! A block may grow into its rest.
+//! A fresh block that is backed by huge pages begins where one may begin. Up to the end of
+//! the last one its address space stays mapped: this *rest* belongs to the block, nobody
+//! touches it and no huge page is asked for there, so it takes no memory (unless the
+//! program has all mappings locked, `mlockall`). It is there for what comes next to it:
+//! such mappings lie one behind the other, and join on the shelf. A block may grow into its
+//! rest. One that comes from the shelf, or has been resized in place, has none.
 
 use crate::bits::checked_round_up;
 use crate::config::{HARDENED, HUGE_PAGE_BYTES};
 use crate::os::{self, Extended};
 use crate::settings::{HugePages, SETTINGS};
+use crate::sync::Ordering;
+use crate::sync::unwatched::AtomicBool;
 use core::ptr::NonNull;
 
 /// Blocks from this size on are backed by huge pages where that is wanted for
 /// what is dense: at most a half of such a block is backed in vain.
 const DENSE_BYTES: usize = 2 * HUGE_PAGE_BYTES;
+
+/// Whether the system has refused a move to a place that was chosen, which cost address
+/// space. Relaxed: one that is read late costs that once more.
+static MOVE_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// What a huge block has.
 #[derive(Clone, Copy)]
@@ -75,7 +82,7 @@ impl Mapping {
 
     /// Asks for huge pages if the block is to have them. Where it has been asked before,
     /// that changes nothing.
-    fn advise(&self) {
+    pub(super) fn advise(&self) {
         if is_dense(self.bytes) {
             // SAFETY: the block's part of mappings of ours.
             unsafe { os::advise_huge_pages(self.at, self.bytes, true) };
@@ -106,6 +113,9 @@ impl Mapping {
     /// # Safety
     /// The block is the caller's.
     pub(super) unsafe fn resize(&mut self, to: usize) -> Option<NonNull<u8>> {
+        if !HARDENED && !os::REMAPS {
+            return None;
+        }
         self.cut();
         // SAFETY: the caller's promise, here and below.
         let it = unsafe {
@@ -143,6 +153,7 @@ impl Mapping {
         unsafe {
             match os::extend(self.at, self.bytes, to)? {
                 Extended::InPlace => Some(Self::whole(self.at, to)),
+                Extended::NoRoom if MOVE_REFUSED.load(Ordering::Relaxed) => self.remap(to),
                 Extended::NoRoom => self.move_aligned(to).or_else(|| self.remap(to)),
             }
         }
@@ -155,8 +166,9 @@ impl Mapping {
         // SAFETY: the caller's promise; the place is fresh.
         if unsafe { os::remap_onto(self.at, self.bytes, place.at, to) }.is_none() {
             // The place may be gone, and another's by now: it is lost, but for the rest.
-            // The system has looked at the block a moment ago and had nothing against it,
-            // so that is not to be expected.
+            // The system has looked at the block a moment ago, so what it has against the
+            // move is that there are too many mappings, or the like. Let it be the last.
+            MOVE_REFUSED.store(true, Ordering::Relaxed);
             place.cut();
             return None;
         }
