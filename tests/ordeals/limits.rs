@@ -179,7 +179,8 @@ pub fn mappings_end() {
     balanced();
     let now = tallow::stats();
     assert!(failed > 20, "mappings hardly ended: {failed}");
-    assert!(now.mapped_bytes < 64 << 20, "{now}");
+    // The program's own blocks have 24 MiB of it, segments in reserve up to 28 MiB.
+    assert!(now.mapped_bytes < 96 << 20, "{now}");
     assert!(
         now.requested_bytes <= before + 4096,
         "{} bytes are lost",
