@@ -34,6 +34,9 @@ pub(super) unsafe fn populate(at: NonNull<u8>, bytes: usize) -> Option<()> {
     (code == 0).then_some(())
 }
 
+/// Whether the system changes the size of a range, or moves one.
+pub(crate) const REMAPS: bool = true;
+
 pub(super) unsafe fn remap(at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
     // SAFETY: the caller owns the whole mapping.
     let to = unsafe { libc::mremap(at.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) };

@@ -6,11 +6,11 @@
 //! uninitialized, so that a read of them, or a write that nothing orders, is
 //! reported.
 
+pub(crate) use super::portable::{REMAPS, alone, now_ms};
 pub(super) use super::portable::{
     advise_huge_pages, barrier_everywhere, expect_barriers, extend, huge_pages_always, keep_errno,
     populate, remap, wait, wake_one,
 };
-pub(crate) use super::portable::{alone, now_ms};
 
 use super::unix::Access;
 use crate::config::{LG_ADDRESS, PAGE_BYTES};

@@ -44,7 +44,7 @@ use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::ffi::{CStr, c_void};
 use core::ptr::NonNull;
 
-pub(crate) use native::{alone, now_ms};
+pub(crate) use native::{REMAPS, alone, now_ms};
 #[cfg(debug_assertions)]
 pub(crate) use unix::thread_handle;
 pub(crate) use unix::{Access, environment, processors, seed, thread_number, write_stderr};
@@ -281,9 +281,6 @@ pub(crate) unsafe fn remap(
     // SAFETY: the caller's promise.
     call(&CALLS.remap, Door::Remap, || unsafe { native::remap(at, old_bytes, new_bytes) })
 }
-
-/// Whether the system changes the size of a range, or moves one.
-pub(crate) const REMAPS: bool = cfg!(all(target_os = "linux", not(tallow_portable), not(miri)));
 
 /// What came of [`extend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,9 @@ pub(super) unsafe fn populate(_: NonNull<u8>, _: usize) -> Option<()> {
     None
 }
 
+/// Whether the system changes the size of a range, or moves one.
+pub(crate) const REMAPS: bool = false;
+
 /// No unix but Linux moves a mapping: the caller copies.
 pub(super) unsafe fn remap(_at: NonNull<u8>, _old: usize, _new: usize) -> Option<NonNull<u8>> {
     None

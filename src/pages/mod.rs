@@ -129,6 +129,8 @@ struct State {
     books: PageBooks,
     /// Segments for which huge pages have been asked for.
     advised: usize,
+    /// Whether the system has refused to take an empty segment, since purges last tried.
+    refused: bool,
     decay: Decay,
 }
 
@@ -233,6 +235,7 @@ impl PageHeap {
                         blocks: BlockBooks::NONE,
                     },
                     advised: 0,
+                    refused: false,
                     decay: Decay::usual(),
                 }),
             }

@@ -13,6 +13,7 @@ impl PageHeap {
     /// Gives everything that is free and dirty back to the OS, and whole
     /// segments with it. Returns the bytes. Calls the OS.
     pub(crate) fn purge_all(&self) -> usize {
+        self.release_refused();
         let bytes = self.purge_down_to(0, usize::MAX);
         let mut state = self.state.lock();
         let dirty = state.books.dirty_pages;
@@ -81,6 +82,17 @@ impl PageHeap {
             self.state.lock().release_if_empty(slot);
         }
         purged_pages << LG_PAGE
+    }
+
+    /// Gives back the empty segments that the system has refused to take before: it may
+    /// have had no mapping left to split another one by.
+    fn release_refused(&self) {
+        let mut state = self.state.lock();
+        let slots = if core::mem::take(&mut state.refused) { state.len } else { 0 };
+        drop(state);
+        for slot in 0..slots {
+            self.state.lock().release_if_empty(slot);
+        }
     }
 }
 
@@ -170,6 +182,7 @@ impl State {
                 // What was written is still there.
                 // SAFETY: the lock is held (S3).
                 segment.with_sets(|p| unsafe { (*p).marked = marked });
+                self.refused = true;
             }
             return;
         }

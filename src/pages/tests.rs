@@ -448,6 +448,22 @@ fn a_refused_release_keeps_the_segment() {
 }
 
 #[test]
+fn a_refused_release_is_tried_again() {
+    let mut model = Model::new();
+    assert!(model.allocate(900, 1) && model.allocate(900, 1));
+    model.free(1);
+    // The purge is followed by a release.
+    failing_at(1, || model.heap.purge_all());
+    let books = model.heap.books();
+    assert_eq!((books.segments, books.dirty_pages), (2, 0));
+    model.check();
+    model.heap.purge_all();
+    assert_eq!(model.heap.books().segments, 1);
+    model.check();
+    model.end();
+}
+
+#[test]
 fn fills_the_lowest_segment_first_and_drains_the_others() {
     let mut model = Model::new();
     for _ in 0..40 {

@@ -179,8 +179,8 @@ pub fn mappings_end() {
     balanced();
     let now = tallow::stats();
     assert!(failed > 20, "mappings hardly ended: {failed}");
-    // The program's own blocks have 24 MiB of it, segments in reserve up to 28 MiB.
-    assert!(now.mapped_bytes < 96 << 20, "{now}");
+    // Beside the program's own blocks: up to seven segments in reserve, and a few in use.
+    assert!(now.mapped_bytes - now.huge_bytes < 48 << 20, "{now}");
     assert!(
         now.requested_bytes <= before + 4096,
         "{} bytes are lost",

@@ -58,9 +58,7 @@ impl Mapping {
 
     /// A fresh one; `None` when memory is out.
     pub(super) fn fresh(bytes: usize, align: usize) -> Option<Self> {
-        let plain = || Some(Self::whole(os::reserve_guarded(bytes, align)?, bytes));
-        let it = if is_dense(bytes) { Self::aligned(bytes, align).or_else(plain) } else { plain() };
-        let it = it?;
+        let it = Self::reserve(bytes, align)?;
         if SETTINGS.huge_pages() == HugePages::Never {
             // SAFETY: a whole mapping of ours.
             unsafe { os::advise_huge_pages(it.at, bytes, false) };
@@ -71,6 +69,13 @@ impl Mapping {
             unsafe { os::populate(it.at, bytes) };
         }
         Some(it)
+    }
+
+    /// Address space, where huge pages may begin if the block is to have them.
+    fn reserve(bytes: usize, align: usize) -> Option<Self> {
+        let anywhere = || Some(Self::whole(os::reserve_guarded(bytes, align)?, bytes));
+        let aligned = is_dense(bytes).then(|| Self::aligned(bytes, align)).flatten();
+        aligned.or_else(anywhere)
     }
 
     /// One that begins where a huge page may. Hardened, without a rest: a guard follows.
@@ -194,8 +199,7 @@ impl Mapping {
             }
             return Some(Self::whole(at, to));
         }
-        let align = if is_dense(to) { HUGE_PAGE_BYTES } else { page };
-        let place = os::reserve_guarded(to, align)?;
+        let place = Self::reserve(to, page)?.at;
         // SAFETY: the caller's promise; the place is fresh.
         if unsafe { os::remap_onto(at, bytes, place, to) }.is_none() {
             // The place between the guards may be gone, and another's by now: it is lost.
