@@ -219,6 +219,14 @@
 //!   of them live, gives `c - l` places when it stays and needs `l` when it goes:
 //!   `c`, whatever `l` is. So `f` free regions let `f / c` slabs go, and the
 //!   emptiest are the cheapest. Tested against all subsets of small bins.
+//! - **A tick of the decay clock gives back 16 MiB at most**, some two milliseconds' work,
+//!   and the next one goes on: a thread that wants a block does not pay for eight
+//!   gigabytes that another has freed and left. Who waits (`idle`, the janitor) ticks until
+//!   nothing is due.
+//! - **Null is the last word.** When the system has no more, or a limit is reached, what is
+//!   free goes first: regions in slabs of other arenas, slabs that a pass of
+//!   defragmentation has set apart, then, if it is the system, everything that a purge
+//!   gives back. It costs a refused allocation some microseconds.
 //!
 //! # Hole punching
 //!
@@ -326,6 +334,16 @@
 //!   before he was awake. Now there is a nap in between if somebody waits, and it is two
 //!   slabs and not eight; the longest request of the same run took 4.3 ms. Found by the
 //!   churn over the wire.
+//! - Threads that asked for large blocks at the same moment passed a hard limit together,
+//!   as each was looked at before the others were in the books. Now what is permitted and
+//!   not booked yet counts too: found by review.
+//! - Blocks were refused while free memory waited, in other arenas, in slabs set apart by a
+//!   pass, or dirty where the system had no more address space: found by review.
+//! - Headers of slabs were used again for magazines and for nodes of huge blocks, whose
+//!   first word a stale reader might have taken for a header's: found by review. Now
+//!   headers alone come back.
+//! - Each refill that found another thread in its way asked the system for the number of
+//!   processors, which reads a file: found by review.
 //! - A huge block was off the table while it was remapped, and a fork in between
 //!   lost it from the child's books: found by auditing forked children.
 //!

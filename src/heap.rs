@@ -11,14 +11,15 @@
 pub(crate) mod harden;
 
 use crate::arena::{CENTRAL, large};
-use crate::bits::round_up;
+use crate::bits::{checked_round_up, round_up};
 use crate::class::{self, Class};
 use crate::config::{HARDENED, LG_PAGE, PAGE_BYTES, SMALL_MAX_BYTES};
 use crate::error::Corruption;
-use crate::limit;
+use crate::limit::{self, Permit, Verdict};
 use crate::os;
 use crate::segment::{Entry, Segment};
 use crate::settings::{Moment, SETTINGS, Settings};
+use crate::sync::{AtomicPtr, Ordering};
 use crate::thread::{Cache, heed, with_cache};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -66,9 +67,26 @@ fn allocate_slow(cache: &Cache, class: Class, size: usize, settings: &Settings) 
     if os::is_ending() {
         return last_block(class.info().region_bytes as usize, 1);
     }
+    let mut has_purged = false;
     let mut region = cache.allocate_slow(class, size, settings);
-    for _ in 0..TRIES {
-        if !region.is_null() || !limit::look(class.info().slab_bytes(), true) {
+    for n in 0..TRIES {
+        if !region.is_null() {
+            break;
+        }
+        let verdict = limit::look(class.info().slab_bytes());
+        let is_worth_a_try = match verdict {
+            // That makes room itself.
+            Verdict::Refused => cache.reuse(class),
+            // Limits may have been changed since it was tried.
+            _ if n == 0 => true,
+            // The system has no more: what is free, of whatever kind, becomes its own.
+            _ if !core::mem::replace(&mut has_purged, true) => purge() > 0 || cache.reuse(class),
+            verdict => cache.reuse(class) || verdict == Verdict::Permitted,
+        };
+        if !is_worth_a_try {
+            if verdict == Verdict::Refused {
+                limit::note(true);
+            }
             break;
         }
         region = cache.allocate_slow(class, size, settings);
@@ -76,13 +94,75 @@ fn allocate_slow(cache: &Cache, class: Class, size: usize, settings: &Settings) 
     region
 }
 
+/// What lies right before a block of [`last_block`]'s.
+#[repr(C, align(16))]
+struct LastBlock {
+    bytes: usize,
+    /// The one before it.
+    next: *mut LastBlock,
+}
+
+/// The newest block of [`last_block`]'s.
+static LAST: AtomicPtr<LastBlock> = AtomicPtr::new(ptr::null_mut());
+
 /// A block while the process ends, for a handler of `SIGABRT`, on a thread that may hold
-/// every lock: a mapping of its own, which nobody takes back.
+/// every lock: in a mapping of its own, which nobody takes back.
 #[cold]
 fn last_block(size: usize, align: usize) -> *mut u8 {
-    let bytes = size.max(1).checked_next_multiple_of(os::page_bytes());
-    let block = bytes.and_then(|bytes| os::reserve(bytes, align.max(os::page_bytes())));
-    block.map_or(ptr::null_mut(), NonNull::as_ptr)
+    let lead = align.max(os::page_bytes());
+    let bytes = size.checked_add(lead).and_then(|sum| checked_round_up(sum, os::page_bytes()));
+    let Some(at) = bytes.and_then(|bytes| os::reserve(bytes, lead)) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: the lead is longer than what is written at its end, and aligned to it.
+    let (block, header) = unsafe { (at.add(lead), at.add(lead).cast::<LastBlock>().sub(1)) };
+    // Release pairs with the Acquire in `last_bytes`.
+    let _ = LAST.fetch_update(Ordering::Release, Ordering::Relaxed, |next| {
+        // SAFETY: as above, and nobody knows it yet.
+        unsafe { header.write(LastBlock { bytes: size, next }) };
+        Some(header.as_ptr())
+    });
+    block.as_ptr()
+}
+
+/// [`usable_bytes`] while the process ends, without waiting for a lock: `None` also where
+/// the table of huge blocks is in use.
+#[cold]
+fn last_bytes(address: usize) -> Option<usize> {
+    if let Entry::Slab { class, .. } = Segment::entry_of(address) {
+        return Some(class.info().region_bytes as usize);
+    }
+    if Segment::find(address).is_some() {
+        return block_bytes(address);
+    }
+    let mut at = LAST.load(Ordering::Acquire);
+    // SAFETY: these stay for ever, and are whole when they are known.
+    while let Some(header) = unsafe { at.as_ref() } {
+        if at.addr() + size_of::<LastBlock>() == address {
+            return Some(header.bytes);
+        }
+        at = header.next;
+    }
+    let sampled = if HARDENED { harden::sampled_bytes(address) } else { None };
+    sampled.or_else(|| CENTRAL.huge.try_bytes_at(address).flatten())
+}
+
+/// [`reallocate_unsized`] while the process ends.
+///
+/// # Safety
+/// As there.
+#[cold]
+unsafe fn reallocate_last(block: *mut u8, new_size: usize, align: usize) -> *mut u8 {
+    let Some(old) = last_bytes(block.addr()) else { return ptr::null_mut() };
+    if new_size <= old {
+        return block;
+    }
+    let moved = last_block(new_size, align);
+    if !moved.is_null() {
+        // SAFETY: both blocks are at least that long, and distinct.
+        unsafe { ptr::copy_nonoverlapping(block, moved, old) };
+    }
+    moved
 }
 
 /// A block of at least `size` bytes, uncounted, if the thread's cache has one; else
@@ -207,23 +287,27 @@ fn allocate_block<const COUNTED: bool>(
     if os::is_ending() {
         return last_block(size, align);
     }
-    if !CENTRAL.permits(size) && !limit::look(size, true) {
+    let Some(permit) = Permit::of(size) else {
+        limit::note(true);
         return ptr::null_mut();
-    }
-    let block = if large::serves(size, align) {
-        let allocate = || CENTRAL.large.allocate(&CENTRAL.pages, size, align);
-        let again = || (CENTRAL.clear_waiting() > 0).then(allocate).flatten();
-        allocate().or_else(again).map(|extent| {
-            if zeroed && !extent.zeroed {
-                // SAFETY: a fresh block of at least this size.
-                unsafe { ptr::write_bytes(extent.start.as_ptr(), 0, size) };
-            }
-            extent.start
-        })
-    } else {
-        CENTRAL.huge.allocate(&CENTRAL.meta, size, align, zeroed).map(|extent| extent.start)
     };
-    let Some(block) = block else { return ptr::null_mut() };
+    let allocate = || {
+        if large::serves(size, align) {
+            CENTRAL.large.allocate(&CENTRAL.pages, size, align)
+        } else {
+            CENTRAL.huge.allocate(&CENTRAL.meta, size, align, zeroed)
+        }
+    };
+    let soon = || (CENTRAL.clear_waiting() > 0).then(allocate).flatten();
+    // The system has no more: what is free, of whatever kind, becomes its own.
+    let at_last = || (purge() > 0).then(allocate).flatten();
+    let Some(extent) = allocate().or_else(soon).or_else(at_last) else { return ptr::null_mut() };
+    drop(permit);
+    let block = extent.start;
+    if zeroed && !extent.zeroed {
+        // SAFETY: a fresh block of at least this size.
+        unsafe { ptr::write_bytes(block.as_ptr(), 0, size) };
+    }
     with_cache(|cache| cache.request_block(0, if COUNTED { size } else { 0 }));
     if HARDENED {
         harden::watch();
@@ -308,21 +392,16 @@ unsafe fn free_block(block: *mut u8, layout: Layout) {
     }
 }
 
-/// Whether the limits allow a block to become so much larger where it is.
-fn may_grow(old_size: usize, new_size: usize) -> bool {
-    let more = new_size.saturating_sub(old_size);
-    more == 0 || CENTRAL.permits(more) || limit::look(more, false)
-}
-
 /// # Safety
 /// As for [`reallocate`].
 #[cold]
 unsafe fn resize_block(block: *mut u8, layout: Layout, new_size: usize) -> Option<NonNull<u8>> {
     let at = NonNull::new(block)?;
     let (old_size, align) = (layout.size(), layout.align());
-    if os::is_ending() || !may_grow(old_size, new_size) {
+    if os::is_ending() {
         return None;
     }
+    let _permit = Permit::of(new_size.saturating_sub(old_size))?;
     if HARDENED && is_block_of(block, old_size) {
         // SAFETY: a block of that size, by the books.
         unsafe { harden::check_canary(block, old_size, in_pages(old_size)) };
@@ -409,6 +488,9 @@ fn block_bytes(address: usize) -> Option<usize> {
 /// Bytes that the owner of the block at `address` may use; `None` when there is
 /// no block.
 pub(crate) fn usable_bytes(address: usize) -> Option<usize> {
+    if os::is_ending() {
+        return last_bytes(address);
+    }
     match Segment::entry_of(address) {
         Entry::Slab { class, .. } => Some(class.info().region_bytes as usize),
         Entry::None if HARDENED => harden::sampled_bytes(address).or_else(|| block_bytes(address)),
@@ -427,6 +509,10 @@ pub(crate) unsafe fn reallocate_unsized(
     align: usize,
     settings: &Settings,
 ) -> *mut u8 {
+    if os::is_ending() {
+        // SAFETY: the caller's promise.
+        return unsafe { reallocate_last(block, new_size, align) };
+    }
     let (Some(at), Some(old)) = (NonNull::new(block), usable_bytes(block.addr())) else {
         os::abort(Corruption::Foreign { address: block.addr(), size: 0 });
     };
@@ -439,7 +525,10 @@ pub(crate) unsafe fn reallocate_unsized(
     if to.is_some_and(|class| class.info().region_bytes as usize == old) {
         return block;
     }
-    if to.is_none() && old > SMALL_MAX_BYTES && may_grow(old, new_size) {
+    if to.is_none()
+        && old > SMALL_MAX_BYTES
+        && let Some(_permit) = Permit::of(new_size.saturating_sub(old))
+    {
         let large = Segment::find(block.addr()).is_some();
         let kept = match (large, large::serves(new_size, align)) {
             (true, true) => {

@@ -47,7 +47,9 @@ fn janitor() -> MutexGuard<'static, Option<Janitor>> {
 }
 
 /// Starts the janitor, if it does not run already. In a forked child it must be
-/// started anew; call it where no other thread forks at the same moment.
+/// started anew; call it where no other thread forks at the same moment. Signals are
+/// delivered to the program's own threads only: the janitor has them blocked, so that
+/// `sigwait` works also in a program that blocks them later than this.
 ///
 /// # Errors
 /// The system gave no thread.
@@ -59,7 +61,8 @@ pub fn start() -> io::Result<()> {
     // Relaxed: the thread that reads it is started, or woken, afterwards.
     STOP.store(false, Ordering::Relaxed);
     forget_parents(janitor.take());
-    let thread = Builder::new().name("tallow janitor".into()).spawn(work)?;
+    let start = || Builder::new().name("tallow janitor".into()).spawn(work);
+    let thread = os::without_signals(start)?;
     *janitor = Some(Janitor { generation: generation(), thread });
     Ok(())
 }

@@ -28,10 +28,11 @@
 //! # Where limits are checked
 //! Where slabs, large and huge blocks are taken, not with every operation: without
 //! limits that costs one load for some hundred allocations, with them some loads
-//! more. Regions that are free in slabs which the process has already may be
-//! handed out beyond the limit; memory in use grows by whole slabs, so a limit is
-//! kept to within what slabs have free. Near a limit every new slab (16 KiB and
-//! more) has the books summed, some microseconds.
+//! more. Of blocks that several threads ask for at the same moment, each is counted
+//! before the next one is looked at. Regions that are free in slabs which the process
+//! has already may be handed out beyond the limit; memory in use grows by whole slabs,
+//! so a limit is kept to within what slabs have free. Near a limit every new slab
+//! (16 KiB and more) has the books summed, some microseconds.
 //!
 //! [`Account`](crate::Account)s have limits of their own.
 
@@ -185,23 +186,79 @@ pub fn stats() -> LimitStats {
     }
 }
 
-/// Called when `bytes` bytes more are not permitted, or were not: whether another
-/// try may be made. A refusal is noted if it is the last word.
+/// What [`look`] finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// There are no limits.
+    Unlimited,
+    /// Another try may be made.
+    Permitted,
+    /// A hard limit is in the way.
+    Refused,
+}
+
+/// Bytes of blocks that are permitted and not in the books yet. Relaxed: a number of its own.
+static PENDING: AtomicUsize = AtomicUsize::new(0);
+
+/// Leave to take so many bytes, until they are in the books: others that ask meanwhile
+/// find them taken.
+pub(crate) struct Permit(usize);
+
+impl Permit {
+    /// Leave to take `bytes` bytes; `None` if a hard limit is in the way. Makes room if it
+    /// must.
+    #[inline]
+    pub(crate) fn of(bytes: usize) -> Option<Self> {
+        if bytes == 0 || CEILING.is_open() { Some(Self(0)) } else { Self::within_limits(bytes) }
+    }
+
+    #[cold]
+    fn within_limits(bytes: usize) -> Option<Self> {
+        /// Others may take what was found to be left, or lower the ceiling again.
+        const TRIES: u32 = 64;
+        for _ in 0..TRIES {
+            let pending = PENDING.load(Ordering::Relaxed);
+            let sum = pending.saturating_add(bytes);
+            if !CENTRAL.permits(sum) {
+                match look(sum) {
+                    Verdict::Unlimited => return Some(Self(0)),
+                    Verdict::Permitted => continue,
+                    Verdict::Refused => return None,
+                }
+            }
+            let entered =
+                PENDING.compare_exchange(pending, sum, Ordering::Relaxed, Ordering::Relaxed);
+            if entered.is_ok() {
+                return Some(Self(bytes));
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Permit {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            PENDING.fetch_sub(self.0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Called when `bytes` bytes more are not permitted, or were not. Makes room if it must.
+/// Who has to refuse them [notes](note) it.
 #[cold]
-pub(crate) fn look(bytes: usize, is_last_word: bool) -> bool {
+pub(crate) fn look(bytes: usize) -> Verdict {
     let seen = CEILING.seen();
     if seen.is_open() {
-        return false;
+        return Verdict::Unlimited;
     }
     if CENTRAL.permits(bytes) {
         // Another thread has looked, or the system had no more: who knows.
-        return true;
+        return Verdict::Permitted;
     }
     if ![Measure::Allocated, Measure::Resident].iter().all(|&m| makes_room(m, bytes)) {
-        if is_last_word {
-            note(true);
-        }
-        return false;
+        return Verdict::Refused;
     }
     // Half of what is left before the nearest limit may be taken before the next look,
     // and in any case what is asked for now.
@@ -215,7 +272,7 @@ pub(crate) fn look(bytes: usize, is_last_word: bool) -> bool {
     let more = if left == NONE { NONE } else { (left / 2).max(bytes) };
     // If limits have been set anew meanwhile, the next try looks again.
     CEILING.raise(seen, CENTRAL.in_use_bytes().saturating_add(more));
-    true
+    Verdict::Permitted
 }
 
 /// Whether `bytes` more fit below the hard limit, after room was made if it had to be.

@@ -1,12 +1,12 @@
 //! Floor 3: metadata, the only memory that Tallow takes for itself.
 //!
 //! Slab headers, thread records and nodes for huge blocks are cut one after
-//! the other from chunks of [`CHUNK_BYTES`]. Each size goes on a free list of
-//! its own and is only ever used for that size again, and chunks are never
-//! given back: a stale pointer to a header still points to a header (M1), which
-//! is what lets other threads read one without a lock. The free lists' links
-//! live in nodes that are off duty, behind the first word (M2): the first word
-//! of a node is its owner's atomic header and keeps its last value.
+//! the other from chunks of [`CHUNK_BYTES`]. Headers come back: each size goes on a
+//! free list of its own and is only ever used for a header of that size again, and
+//! chunks are never given back: a stale pointer to a header still points to a header
+//! (M1), which is what lets other threads read one without a lock. The free lists'
+//! links live in headers that are off duty, behind the first word (M2): that is an
+//! atomic one, and keeps its last value. All else stays for ever.
 
 use crate::lock::Lock;
 use crate::os;
@@ -16,17 +16,17 @@ use core::ptr::{self, NonNull};
 const CHUNK_BYTES: usize = 256 << 10;
 /// Nodes are multiples of this, and aligned to it: half a cache line.
 const NODE_ALIGN: usize = 32;
-/// Sizes of nodes.
+/// Sizes of headers.
 const KINDS: usize = 16;
 
-/// Free nodes of one size.
+/// Free headers of one size.
 #[derive(Clone, Copy)]
 struct Kind {
     bytes: usize,
     free: *mut FreeNode,
 }
 
-/// A node off duty. Its first word is left alone (M2).
+/// A header off duty. Its first word is left alone (M2).
 #[repr(C)]
 struct FreeNode {
     kept: u64,
@@ -48,6 +48,26 @@ unsafe impl Send for State {}
 /// The metadata allocator.
 pub(crate) struct Meta {
     state: Lock<State>,
+}
+
+impl State {
+    /// The next `bytes` of a chunk, a multiple of [`NODE_ALIGN`].
+    fn cut(&mut self, bytes: usize) -> Option<NonNull<u8>> {
+        if self.left < bytes {
+            let chunk = bytes.next_multiple_of(CHUNK_BYTES);
+            let start = os::reserve_guarded(chunk, os::page_bytes())?;
+            // What was left of the last chunk stays unwritten, and unbacked.
+            self.mapped += chunk;
+            self.at = start.as_ptr();
+            self.left = chunk;
+        }
+        let node = NonNull::new(self.at)?;
+        // SAFETY: `left >= bytes`, so the end lies in the chunk or at its end.
+        self.at = unsafe { self.at.add(bytes) };
+        self.left -= bytes;
+        self.used += bytes;
+        Some(node)
+    }
 }
 
 /// What metadata costs.
@@ -73,9 +93,14 @@ impl Meta {
         }
     }
 
-    /// Room for `bytes`, zero when it is new, aligned to [`NODE_ALIGN`]. `None`
-    /// when memory is out. May call the OS.
+    /// Room for `bytes` for ever, zero, aligned to [`NODE_ALIGN`]. `None` when memory is
+    /// out. May call the OS.
     pub(crate) fn take(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.state.lock().cut(bytes.next_multiple_of(NODE_ALIGN))
+    }
+
+    /// The same for a header: one that has come back, or a new one.
+    pub(crate) fn take_header(&self, bytes: usize) -> Option<NonNull<u8>> {
         let bytes = bytes.next_multiple_of(NODE_ALIGN);
         let mut state = self.state.lock();
         if let Some(kind) = state.kinds.iter_mut().find(|k| k.bytes == bytes)
@@ -85,28 +110,15 @@ impl Meta {
             kind.free = unsafe { (*node.as_ptr()).next };
             return Some(node.cast());
         }
-        if state.left < bytes {
-            let chunk = bytes.next_multiple_of(CHUNK_BYTES);
-            let start = os::reserve_guarded(chunk, os::page_bytes())?;
-            // What was left of the last chunk stays unwritten, and unbacked.
-            state.mapped += chunk;
-            state.at = start.as_ptr();
-            state.left = chunk;
-        }
-        let node = NonNull::new(state.at)?;
-        // SAFETY: `left >= bytes`, so the end lies in the chunk or at its end.
-        state.at = unsafe { state.at.add(bytes) };
-        state.left -= bytes;
-        state.used += bytes;
-        Some(node)
+        state.cut(bytes)
     }
 
-    /// Takes a node back.
+    /// Takes a header back.
     ///
     /// # Safety
-    /// It came from [`Meta::take`] with the same size, and nobody but stale
+    /// It came from [`Meta::take_header`] with the same size, and nobody but stale
     /// readers of its first word uses it.
-    pub(crate) unsafe fn give(&self, node: NonNull<u8>, bytes: usize) {
+    pub(crate) unsafe fn give_header(&self, node: NonNull<u8>, bytes: usize) {
         let bytes = bytes.next_multiple_of(NODE_ALIGN);
         let mut state = self.state.lock();
         let Some(kind) = state.kinds.iter_mut().find(|k| k.bytes == bytes || k.bytes == 0) else {

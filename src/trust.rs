@@ -119,7 +119,8 @@
 //! compare-and-swap (`AcqRel`) after the limits are stored, and loaded with `Acquire` before
 //! they are read to set it anew, which then fails if they have been changed meanwhile: so
 //! that swap is `Relaxed`. Comparing with it is `Relaxed`: a number that is a moment late.
-//! The limits themselves, and the counts, are `Relaxed`. The callback is a pointer, stored
+//! The limits themselves, the counts, and the bytes of blocks that are permitted and not
+//! booked yet, are `Relaxed`. The callback is a pointer, stored
 //! with `Release`, loaded with `Acquire`.
 //!
 //! ## The hardened mode
@@ -148,7 +149,10 @@
 //! - Settings: `Relaxed`, each a value of its own; any of them is right at any time.
 //! - Number of arenas and contention: `Relaxed`; any number ever stored will do.
 //! - Books of punched pages, of calls to the system, of defragmentation: `Relaxed` sums.
-//! - The page size: `Relaxed`; all threads compute the same.
+//! - Blocks of a process that ends: a list, put in front with `Release`, walked with
+//!   `Acquire`, never taken from.
+//! - The page size and the number of processors: `Relaxed`; all threads compute the same,
+//!   or nearly so.
 //! - The key of thread ends: made once, published by a compare-and-swap (`AcqRel`), loaded
 //!   with `Acquire`.
 //! - Whose pass of defragmentation runs: a swap with `Acquire` to begin, a store with
@@ -179,6 +183,10 @@
 //!   found. From there on what no cache has is a mapping of its own, and nothing is taken
 //!   back, so that a handler of `SIGABRT` may allocate; where it would wait for a lock all
 //!   the same (for statistics, say) the process ends without it.
+//! - A thread of a C program that allocates for the first time in the very last round of
+//!   its destructors of thread-specific data: nobody tells Tallow of its end.
+//! - A fork while another thread gives an address range of huge blocks back: in the child
+//!   that range stays mapped, 4 MiB for a tick of the clock, and is in no book.
 //! - A program with undefined behaviour of its own: what is found out by chance is said in
 //!   the crate's documentation, and no more than that.
 //!

@@ -79,6 +79,36 @@ fn hash_maps_of_nothing_but_plain_data() {
     heals(|id| (0..ELEMENTS).map(|i| (i, id)).collect::<HashMap<_, _>>());
 }
 
+/// Moving changes addresses and nothing else: what was reserved stays so.
+#[test]
+fn capacity_stays() {
+    let _alone = alone();
+    let make = |id: usize| {
+        let mut map = HashMap::with_capacity(200);
+        map.extend((0..ELEMENTS).map(|i| (u64::from(i), id)));
+        map
+    };
+    let mut maps: Vec<_> = (0..20_000).map(|id| Some(make(id))).collect();
+    maps.iter_mut().enumerate().for_each(|(id, map)| {
+        if id % 10 != 3 {
+            *map = None;
+        }
+    });
+    let table = |map: &HashMap<u64, usize>| map.get(&0).map(std::ptr::from_ref);
+    let before: Vec<_> = maps.iter().flatten().map(|map| (map.capacity(), table(map))).collect();
+    let mut pass = Pass::begin(Options::default());
+    let mut mover = pass.step(Duration::MAX);
+    maps.iter_mut().for_each(|map| map.relocate(&mut mover));
+    drop(mover);
+    let mut moved = 0;
+    for (map, &(capacity, was_at)) in maps.iter().flatten().zip(&before) {
+        assert_eq!((map.len(), map.capacity()), (ELEMENTS as usize, capacity));
+        moved += usize::from(table(map) != was_at);
+    }
+    assert!(moved > 1000, "{moved} of {} tables", before.len());
+    pass.finish();
+}
+
 #[test]
 fn hash_sets() {
     heals(|id| (0..ELEMENTS).map(|i| key(id, i)).collect::<HashSet<_>>());

@@ -114,3 +114,52 @@ fn a_forked_child_starts_its_own() {
     janitor::stop();
     assert_eq!(status, 0);
 }
+
+/// A signal that is meant for the program is delivered to a thread of the program's, also
+/// when that blocks it for `sigwait` after the janitor has started.
+#[cfg(target_os = "linux")]
+#[test]
+fn signals_are_the_programs() {
+    let _alone = alone();
+    janitor::stop();
+    let blocked_here = blocked("self").expect("this thread has a status");
+    janitor::start().unwrap();
+    assert_eq!(blocked("self"), Some(blocked_here), "the caller's own mask");
+    // A thread tells its name itself, when it has started.
+    let since = Instant::now();
+    let mut janitors = masks_of_janitors();
+    while janitors.is_empty() && since.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
+        janitors = masks_of_janitors();
+    }
+    let [mask] = janitors[..] else { panic!("not one janitor: {janitors:?}") };
+    let is_blocked = |signal: i32| mask >> (signal - 1) & 1 == 1;
+    assert!(
+        [libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGCHLD].into_iter().all(is_blocked)
+    );
+    assert!(![libc::SIGSEGV, libc::SIGBUS].into_iter().any(is_blocked));
+    janitor::stop();
+}
+
+/// What the threads of that name have blocked.
+#[cfg(target_os = "linux")]
+fn masks_of_janitors() -> Vec<u64> {
+    let threads = std::fs::read_dir("/proc/self/task").expect("the threads");
+    threads
+        .map(|thread| thread.expect("a thread").file_name().into_string().expect("a number"))
+        .filter(|thread| {
+            let name = std::fs::read_to_string(format!("/proc/self/task/{thread}/comm"));
+            name.is_ok_and(|name| name.trim() == "tallow janitor")
+        })
+        .filter_map(|thread| blocked(&thread))
+        .collect()
+}
+
+/// The signals that a thread has blocked: bit 0 is signal 1.
+#[cfg(target_os = "linux")]
+fn blocked(thread: &str) -> Option<u64> {
+    let folder = if thread == "self" { "thread-self" } else { &format!("self/task/{thread}") };
+    let status = std::fs::read_to_string(format!("/proc/{folder}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::thread;
+use tallow::defrag::{Options, Pass};
 use tallow::limit::{self, Limits, Measure};
 
 #[global_allocator]
@@ -22,6 +23,10 @@ const CASES: &[Case] = &[
     ("soft", soft),
     ("resident", resident),
     ("run_time", run_time),
+    ("at_once", at_once),
+    #[cfg(target_os = "linux")]
+    ("address_space", address_space),
+    ("during_a_pass", during_a_pass),
 ];
 
 fn main() {
@@ -223,4 +228,91 @@ fn run_time() {
     give(100_000, all);
     give(100_000, some);
     give(1000, held);
+}
+
+/// Threads that ask for blocks at the same moment do not pass the limit together.
+fn at_once() {
+    const THREADS: u64 = 6;
+    let ready = Barrier::new(THREADS as usize);
+    let (most, got) = (AtomicU64::new(0), AtomicU64::new(0));
+    let before = allocated();
+    for size in [20 << 20, 500_000] {
+        // Room for a half of the threads' blocks, and what the threads are made of.
+        hard(Measure::Allocated, before + THREADS / 2 * size as u64 + MIB);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        ready.wait();
+                        let mut block: Vec<u8> = Vec::new();
+                        let has = block.try_reserve_exact(size).is_ok();
+                        got.fetch_add(has.into(), Ordering::Relaxed);
+                        ready.wait();
+                        most.fetch_max(allocated(), Ordering::Relaxed);
+                        ready.wait();
+                    }
+                });
+            }
+        });
+        let (most, got) = (most.swap(0, Ordering::Relaxed), got.swap(0, Ordering::Relaxed));
+        assert!(most <= before + THREADS / 2 * size as u64 + MIB, "{size}: {most}");
+        assert!(got >= 50, "{size}: {got}");
+    }
+    limit::set(Measure::Allocated, Limits::NONE);
+}
+
+/// Where the system has no more, what is free and waits makes room, of whatever kind.
+#[cfg(target_os = "linux")]
+fn address_space() {
+    tallow::set_decay(None);
+    give(2000, take(2000, 100_000));
+    assert!(tallow::stats().dirty_bytes >= 190 * MIB);
+    let text = std::fs::read_to_string("/proc/self/statm").expect("the system tells");
+    let pages: u64 = text.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+    let most = pages * page + 24 * MIB;
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: a valid place.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+    let mut big: Vec<u8> = Vec::new();
+    big.try_reserve_exact(150 << 20).expect("free segments make room for a huge block");
+    assert!(big.try_reserve_exact(400 << 20).is_err());
+    drop(big);
+    // And the other way round: the block waits to be used again.
+    let small = take(2000, 75_000);
+    assert_eq!(small.len(), 75_000, "a huge block makes room for small ones");
+    give(2000, small);
+    let large = take(900_000, 160);
+    assert_eq!(large.len(), 160, "slabs make room for large blocks");
+    give(900_000, large);
+}
+
+/// What is free in slabs that a pass is about to empty comes before a refusal.
+fn during_a_pass() {
+    const SIZE: usize = 512;
+    let mut held = take(SIZE, 100_000);
+    assert_eq!(held.len(), 100_000);
+    let sparse: Vec<_> = held.iter().copied().step_by(10).collect();
+    let mut n = 0;
+    held.retain(|_| {
+        n += 1;
+        n % 10 != 1
+    });
+    let free = held.len();
+    let mut room = Vec::with_capacity(free);
+    give(SIZE, held);
+    let pass = Pass::begin(Options::default());
+    let marked = pass.predicted().slabs;
+    assert!(marked > 100, "{:?}", pass.predicted());
+    hard(Measure::Resident, tallow::stats().resident_bytes);
+    take_into(&mut room, SIZE);
+    assert!(room.len() >= free * 9 / 10, "{} of {free}", room.len());
+    limit::set(Measure::Resident, Limits::NONE);
+    let outcome = pass.finish();
+    // Slabs in use again were not released.
+    assert!(outcome.slabs_released <= marked / 10, "{marked}: {outcome:?}");
+    tallow::audit().expect("the books balance");
+    give(SIZE, room);
+    give(SIZE, sparse);
 }

@@ -20,6 +20,7 @@ use crate::error::Corruption;
 use crate::lock::Lock;
 use crate::slab::{After, Links, Protocol, Row, Shipped, Slab, State, Tag, quarter};
 use crate::sync::{AtomicPtr, Ordering, const_unless_loom};
+use core::mem;
 use core::ptr::{self, NonNull};
 
 /// Where slabs come from and go to: the page heap, or a model's list.
@@ -56,6 +57,9 @@ pub(crate) struct Lists<P> {
     heads: [*mut Slab<P>; LISTS],
     counts: [usize; LISTS],
     full: usize,
+    /// Evacuating slabs that are in use again for want of memory, since the last
+    /// [`Bin::spare`].
+    reused: usize,
     /// The slabs that punching and planning go on with.
     cursors: [*mut Slab<P>; 2],
 }
@@ -70,6 +74,15 @@ pub(crate) struct Walk {
     started: bool,
 }
 
+/// What [`Bin::spare`] did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spared {
+    /// Evacuating slabs that there were.
+    pub(crate) handled: usize,
+    /// Slabs that were not emptied, those that were used again before among them.
+    pub(crate) kept: usize,
+}
+
 /// The slabs of one class in one arena.
 pub(crate) struct Bin<P = Shipped> {
     owned: AtomicPtr<Slab<P>>,
@@ -81,7 +94,7 @@ impl<P: Protocol> Bin<P> {
         pub(crate) fn new() -> Bin<P> {
             Bin {
                 owned: AtomicPtr::new(ptr::null_mut()),
-                lists: Lock::new(Lists { heads: [ptr::null_mut(); LISTS], counts: [0; LISTS], full: 0, cursors: [ptr::null_mut(); 2] }),
+                lists: Lock::new(Lists { heads: [ptr::null_mut(); LISTS], counts: [0; LISTS], full: 0, reused: 0, cursors: [ptr::null_mut(); 2] }),
             }
         }
     }
@@ -217,21 +230,35 @@ impl<P: Protocol> Bin<P> {
         looked
     }
 
-    /// Makes up to `most` evacuating slabs partial again. Returns how many there
-    /// were, and how many of them were empty.
-    pub(crate) fn spare(&self, supply: &impl Supply<P>, most: usize) -> (usize, usize) {
+    /// Makes up to `most` evacuating slabs partial again.
+    pub(crate) fn spare(&self, supply: &impl Supply<P>, most: usize) -> Spared {
         let mut lists = self.lists.lock();
-        let (mut handled, mut empties) = (0, 0);
+        let (mut handled, mut kept) = (0, mem::take(&mut lists.reused));
         while handled < most
             && let Some((slab, empty)) = lists.spare_one()
         {
             handled += 1;
             if empty {
                 supply.retire(slab);
-                empties += 1;
+            } else {
+                kept += 1;
             }
         }
-        (handled, empties)
+        Spared { handled, kept }
+    }
+
+    /// Makes an evacuating slab partial again, or gives it back if it is empty: there is no
+    /// memory for another one. Returns whether there was any.
+    #[cold]
+    pub(crate) fn reuse(&self, supply: &impl Supply<P>) -> bool {
+        let mut lists = self.lists.lock();
+        let Some((slab, empty)) = lists.spare_one() else { return false };
+        if empty {
+            supply.retire(slab);
+        } else {
+            lists.reused += 1;
+        }
+        true
     }
 
     /// Purges the pages of partial slabs on which no region is live.

@@ -85,17 +85,19 @@ impl Central {
     fn contended(&self) {
         // Relaxed: counts only.
         let n = self.contention.fetch_add(1, Ordering::Relaxed) + 1;
+        if !n.is_multiple_of(CONTENTION_LIMIT) {
+            return;
+        }
         let further = self.further.load(Ordering::Relaxed);
-        let most = SETTINGS.arenas().min(os::processors());
-        if n.is_multiple_of(CONTENTION_LIMIT) && further + 1 < most {
-            let more = further + 1;
+        let more = further + 1;
+        if more < SETTINGS.arenas().min(os::processors()) {
             let _ =
                 self.further.compare_exchange(further, more, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
     /// Claims up to `want` regions of a class for the thread `who` (0: any); 0 when
-    /// memory is out.
+    /// memory is out, and no arena has any.
     #[inline]
     pub(crate) fn claim(
         &self,
@@ -107,7 +109,10 @@ impl Central {
     ) -> u32 {
         let tag = Tag::new(class, arena as u8);
         let bin = &self.arenas[arena].bins[class.index()];
-        bin.refill(tag, who, want, self, out, || self.contended())
+        match bin.refill(tag, who, want, self, out, || self.contended()) {
+            0 => self.claim_old(arena, class, who, want, out),
+            got => got,
+        }
     }
 
     /// Claims up to `want` regions of a class from slabs that are there, in any
@@ -120,16 +125,41 @@ impl Central {
         want: u32,
         out: &mut impl FnMut(Row),
     ) -> u32 {
+        match self.claim_old(arena, class, 0, want, out) {
+            0 => self.claim(arena, class, 0, want, out),
+            got => got,
+        }
+    }
+
+    /// [`Central::claim_dense`] without a fresh slab.
+    #[cold]
+    #[inline(never)]
+    fn claim_old(
+        &self,
+        arena: usize,
+        class: Class,
+        who: u16,
+        want: u32,
+        out: &mut impl FnMut(Row),
+    ) -> u32 {
         let others = (0..MAX_ARENAS).filter(|&other| other != arena);
         for arena in core::iter::once(arena).chain(others) {
             let tag = Tag::new(class, arena as u8);
             let bin = &self.arenas[arena].bins[class.index()];
-            let got = bin.refill(tag, 0, want, &NothingFresh(self), out, || self.contended());
+            let got = bin.refill(tag, who, want, &NothingFresh(self), out, || self.contended());
             if got > 0 {
                 return got;
             }
         }
-        self.claim(arena, class, 0, want, out)
+        0
+    }
+
+    /// Has a slab of a class used again that a pass of defragmentation wants empty. For
+    /// when memory is out: what is free in such slabs comes before a refusal. Returns
+    /// whether there was one.
+    #[cold]
+    pub(crate) fn reuse(&self, arena: usize, class: Class) -> bool {
+        self.arenas[arena].bins[class.index()].reuse(self)
     }
 
     pub(crate) fn bin(&self, tag: Tag) -> Option<&Bin> {
@@ -305,8 +335,8 @@ impl Central {
         if HARDENED {
             self.large.tick(&self.pages, now_ms);
         }
-        self.pages.tick(now_ms);
-        self.huge.tick(now_ms, self.pages.decay_ms())
+        let more = self.pages.tick(now_ms);
+        self.huge.tick(now_ms, self.pages.decay_ms()) || more
     }
 
     fn each_bin(&self) -> impl Iterator<Item = (Class, &Bin)> {

@@ -28,8 +28,6 @@ const BUCKETS: usize = 256;
 const TICK_BYTES: usize = 4 << 20;
 
 struct Node {
-    /// Kept for stale readers by `meta`; unused here.
-    _first: u64,
     mapping: Mapping,
     next: *mut Node,
 }
@@ -131,7 +129,7 @@ impl Table {
     /// Enters a block.
     fn enter(&mut self, node: NonNull<Node>, mapping: Mapping) {
         // SAFETY: as above, and it has the room.
-        unsafe { node.write(Node { _first: 0, mapping, next: ptr::null_mut() }) };
+        unsafe { node.write(Node { mapping, next: ptr::null_mut() }) };
         self.link(node);
     }
 
@@ -178,6 +176,18 @@ impl Table {
             os::abort(Corruption::Layout { address, freed_bytes: size, owned_bytes });
         }
         (node, mapping)
+    }
+
+    fn bytes_at(&self, address: usize) -> Option<usize> {
+        let mut at = self.buckets[bucket(address)];
+        // SAFETY: nodes in the table are valid.
+        while let Some(node) = unsafe { at.as_ref() } {
+            if node.mapping.address() == address {
+                return Some(node.mapping.bytes);
+            }
+            at = node.next;
+        }
+        None
     }
 
     fn books(&self) -> HugeBooks {
@@ -339,16 +349,12 @@ impl Huge {
 
     /// Bytes of the block at `address`, if there is one.
     pub(crate) fn bytes_at(&self, address: usize) -> Option<usize> {
-        let table = self.table.lock();
-        let mut at = table.buckets[bucket(address)];
-        // SAFETY: nodes in the table are valid.
-        while let Some(node) = unsafe { at.as_ref() } {
-            if node.mapping.address() == address {
-                return Some(node.mapping.bytes);
-            }
-            at = node.next;
-        }
-        None
+        self.table.lock().bytes_at(address)
+    }
+
+    /// [`Huge::bytes_at`]; `None` where the table is in use.
+    pub(crate) fn try_bytes_at(&self, address: usize) -> Option<Option<usize>> {
+        Some(self.table.try_lock()?.bytes_at(address))
     }
 
     pub(crate) fn books(&self) -> HugeBooks {

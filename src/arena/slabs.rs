@@ -25,7 +25,7 @@ pub(super) fn fresh<P: Protocol>(
     let allocate = || heap.allocate(pages, 1);
     let again = || makes_room().then(allocate).flatten();
     let extent = allocate().or_else(again)?;
-    let take = || meta.take(Slab::<P>::node_bytes(class));
+    let take = || meta.take_header(Slab::<P>::node_bytes(class));
     let again = || makes_room().then(take).flatten();
     let Some(node) = take().or_else(again) else {
         // SAFETY: the run was lent just now, and nothing uses it.
@@ -63,7 +63,7 @@ pub(super) unsafe fn retire<P: Protocol>(heap: &PageHeap, meta: &Meta, slab: Non
     }
     // SAFETY: the run was lent for this slab, and no region of it is live.
     unsafe { heap.free(start, pages) };
-    // SAFETY: the node came from `meta` with this size; only stale readers
+    // SAFETY: the header came from `meta` with this size; only stale readers
     // of the header, which says empty, are left.
-    unsafe { meta.give(slab.cast(), Slab::<P>::node_bytes(class)) };
+    unsafe { meta.give_header(slab.cast(), Slab::<P>::node_bytes(class)) };
 }

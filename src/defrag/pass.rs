@@ -186,6 +186,11 @@ impl Pass {
     ///   are: `static ALLOC: Tallow`, or a wrapper that adds nothing of its own to
     ///   a block. That is found out by some small allocations;
     /// - when memory is out.
+    ///
+    /// What is moved goes from Tallow to Tallow, past a wrapper: one that keeps a table of
+    /// the blocks that it has handed out is told of neither the new block nor the old one,
+    /// and cannot be found out. Whoever writes such an allocator must not let the program
+    /// run passes.
     pub fn begin(options: Options) -> Self {
         let mut pass = Self::prepare(options, None);
         while !pass.plan_until(None) {}
@@ -369,10 +374,10 @@ impl Pass {
             match self.stage {
                 Stage::Sparing { bin: i } => match bin(i) {
                     Some((class, bin)) => {
-                        let (handled, empties) = bin.spare(&CENTRAL, SLABS_AT_ONCE);
+                        let spared = bin.spare(&CENTRAL, SLABS_AT_ONCE);
                         let marked = &mut self.marked[class.index()];
-                        *marked = marked.saturating_sub((handled - empties) as u64);
-                        if handled < SLABS_AT_ONCE {
+                        *marked = marked.saturating_sub(spared.kept as u64);
+                        if spared.handled < SLABS_AT_ONCE {
                             self.stage = Stage::Sparing { bin: i + 1 };
                         }
                     }

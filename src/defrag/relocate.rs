@@ -39,6 +39,10 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 /// }
 /// ```
 ///
+/// Collections do not visit elements that need not be dropped, for these own nothing. A
+/// type that owns memory by a raw pointer and leaves it to somebody else to free it is
+/// reached by its owner, not by the collection that it lies in.
+///
 /// Moving changes addresses and nothing else. An implementation that panics
 /// leaves every object valid: what was moved is moved, the rest is where it was.
 pub trait Relocate {

@@ -47,7 +47,7 @@ use core::ptr::NonNull;
 pub(crate) use native::{REMAPS, alone, now_ms};
 #[cfg(debug_assertions)]
 pub(crate) use unix::thread_handle;
-pub(crate) use unix::{Access, environment, processors, seed, thread_number, write_stderr};
+pub(crate) use unix::{Access, environment, seed, thread_number, without_signals, write_stderr};
 
 /// One counter for each kind of call. Relaxed throughout: they order nothing.
 #[derive(Default)]
@@ -160,6 +160,21 @@ pub(crate) fn page_bytes() -> usize {
             bytes
         }
         bytes => bytes,
+    }
+}
+
+/// Processors that were on line when it was first asked for, at least 1. That the system may
+/// read a file for it is not the caller's: `errno` stays.
+pub(crate) fn processors() -> usize {
+    static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: a number of its own.
+    match PROCESSORS.load(Ordering::Relaxed) {
+        0 => {
+            let n = native::keep_errno(unix::read_processors);
+            PROCESSORS.store(n, Ordering::Relaxed);
+            n
+        }
+        n => n,
     }
 }
 

@@ -1,6 +1,10 @@
 //! What every unix offers in the same way.
 
 use core::ffi::{CStr, c_void};
+#[cfg(not(miri))]
+use core::mem::MaybeUninit;
+#[cfg(not(miri))]
+use core::ptr;
 use core::ptr::NonNull;
 use std::os::fd::RawFd;
 
@@ -10,11 +14,41 @@ pub(super) fn read_page_bytes() -> usize {
     usize::try_from(bytes).unwrap_or(0)
 }
 
-/// Processors that are on line, at least 1.
-pub(crate) fn processors() -> usize {
+/// Processors that are on line, at least 1. May read a file.
+pub(super) fn read_processors() -> usize {
     // SAFETY: sysconf has no preconditions.
     let n = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     usize::try_from(n).unwrap_or(1).max(1)
+}
+
+/// Makes a call with all signals blocked but those that tell a thread of its own faults. A
+/// thread that it starts keeps them blocked, so that none that is meant for the program is
+/// ever delivered there.
+#[cfg(not(miri))]
+pub(crate) fn without_signals<R>(make: impl FnOnce() -> R) -> R {
+    const OWN: [libc::c_int; 6] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+    let (mut blocked, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: the sets are places of ours; `blocked` is whole after the first line.
+    let changed = unsafe {
+        libc::sigfillset(blocked.as_mut_ptr());
+        OWN.iter().for_each(|&signal| {
+            libc::sigdelset(blocked.as_mut_ptr(), signal);
+        });
+        libc::pthread_sigmask(libc::SIG_BLOCK, blocked.as_ptr(), before.as_mut_ptr()) == 0
+    };
+    let result = make();
+    if changed {
+        // SAFETY: `before` was written by the call that succeeded.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    }
+    result
+}
+
+/// It knows no masks.
+#[cfg(miri)]
+pub(crate) fn without_signals<R>(make: impl FnOnce() -> R) -> R {
+    make()
 }
 
 /// What may be done with memory.

@@ -47,6 +47,8 @@ pub(crate) struct Decay {
     seen_pages: usize,
     /// Pages that became dirty, newest epoch first.
     backlog: [usize; EPOCHS],
+    /// What may stay of the pages of `seen_pages`, where not all that was due has gone.
+    owed: Option<usize>,
 }
 
 impl Decay {
@@ -61,19 +63,23 @@ impl Decay {
     }
 
     const fn with(time: Time) -> Self {
-        Self { time, since_ms: 0, seen_pages: 0, backlog: [0; EPOCHS] }
+        Self { time, since_ms: 0, seen_pages: 0, backlog: [0; EPOCHS], owed: None }
     }
 
     /// Moves the clock to `now_ms` and returns how many of the `dirty_pages`
-    /// may stay, or `None` when no epoch has ended.
+    /// may stay, or `None` when no epoch has ended and nothing is owed.
     pub(crate) fn advance(&mut self, now_ms: u64, dirty_pages: usize) -> Option<usize> {
         if self.since_ms == 0 {
             self.since_ms = now_ms.max(1);
         }
         let epoch_ms = (self.time_ms()? / EPOCHS as u64).max(1);
         let ended = now_ms.saturating_sub(self.since_ms) / epoch_ms;
+        let owed = self.owed.take();
         if ended == 0 {
-            return None;
+            // What has become dirty since then has its own time.
+            let fresh = dirty_pages.saturating_sub(self.seen_pages);
+            self.seen_pages = owed?;
+            return owed.map(|stay| stay + fresh).filter(|&limit| limit < dirty_pages);
         }
         self.since_ms += ended * epoch_ms;
         let shift = (ended as usize).min(EPOCHS);
@@ -91,6 +97,12 @@ impl Decay {
         self.seen_pages = dirty_pages;
     }
 
+    /// Of what was due some has gone; of the `dirty_pages` that are left `limit` may stay.
+    pub(crate) fn go_on(&mut self, dirty_pages: usize, limit: usize) {
+        self.put_off(dirty_pages);
+        self.owed = Some(limit);
+    }
+
     pub(crate) fn time_ms(&self) -> Option<u64> {
         match self.time {
             Time::Usual => Some(DECAY_MS),
@@ -103,6 +115,7 @@ impl Decay {
     pub(crate) fn reset(&mut self, dirty_pages: usize) {
         self.backlog = [0; EPOCHS];
         self.seen_pages = dirty_pages;
+        self.owed = None;
     }
 }
 
@@ -135,6 +148,28 @@ mod tests {
         }
         assert_eq!(dirty, 0);
         assert!((400..600).contains(&half), "{half}");
+    }
+
+    /// What is due goes in parts, without waiting for an epoch; what becomes dirty meanwhile
+    /// has its own time.
+    #[test]
+    fn what_is_owed_is_due_at_once() {
+        let mut decay = Decay::new(Some(6400));
+        assert_eq!(decay.advance(1000, 0), None);
+        assert!(decay.advance(1100, 1000).is_some());
+        assert_eq!(decay.advance(20_000, 1000), Some(0));
+        decay.go_on(600, 0);
+        assert_eq!(decay.advance(20_001, 600), Some(0));
+        decay.go_on(300, 0);
+        assert_eq!(decay.advance(20_002, 350), Some(50));
+        decay.go_on(100, 50);
+        // 50 of them have come since the last epoch.
+        assert_eq!(decay.advance(20_003, 100), Some(50));
+        // All has gone that was due.
+        assert_eq!(decay.advance(20_004, 50), None);
+        decay.go_on(50, 0);
+        decay.reset(50);
+        assert_eq!(decay.advance(20_005, 50), None);
     }
 
     #[test]

@@ -8,6 +8,9 @@ use core::ptr::{self, NonNull};
 
 /// Runs that one round of purging takes out of a segment.
 const PURGE_BATCH: usize = 64;
+/// Pages that go with one tick at most: 16 MiB, two milliseconds' work for a thread that
+/// has something else to do.
+pub(super) const TICK_PAGES: usize = 16 << 20 >> LG_PAGE;
 
 impl PageHeap {
     /// Gives everything that is free and dirty back to the OS, and whole
@@ -21,21 +24,28 @@ impl PageHeap {
         bytes
     }
 
-    /// Lets the decay clock run: purges what its time has come. Cheap when
-    /// nothing is due. May call the OS.
-    pub(crate) fn tick(&self, now_ms: u64) {
-        let Some(mut state) = self.state.try_lock() else { return };
+    /// Lets the decay clock run: purges what its time has come, or a part of it. Returns
+    /// whether there is more. Cheap when nothing is due. May call the OS.
+    pub(crate) fn tick(&self, now_ms: u64) -> bool {
+        let Some(mut state) = self.state.try_lock() else { return false };
         let dirty = state.books.dirty_pages;
-        let Some(limit) = state.decay.advance(now_ms, dirty) else { return };
+        let Some(limit) = state.decay.advance(now_ms, dirty) else { return false };
         if limit == dirty {
-            return;
+            return false;
         }
-        if state.are_worth_huge_pages(dirty - limit) || limit == 0 {
-            drop(state);
-            self.purge_down_to(limit, usize::MAX);
-        } else {
+        if !state.are_worth_huge_pages(dirty - limit) && limit > 0 {
             state.decay.put_off(dirty);
+            return false;
         }
+        drop(state);
+        let purged = self.purge_down_to(limit, TICK_PAGES) >> LG_PAGE;
+        let mut state = self.state.lock();
+        let left = state.books.dirty_pages;
+        let more = purged >= TICK_PAGES && left > limit;
+        if more {
+            state.decay.go_on(left, limit);
+        }
+        more
     }
 
     /// Purges until at most `limit` pages are dirty, or `most` pages are purged;

@@ -1,6 +1,7 @@
 //! The page heap beside a plain list of what it has lent, compared after every
 //! step; and with a system that refuses.
 
+use super::purge::TICK_PAGES;
 use super::*;
 use crate::bits::PageSet;
 use crate::config::DECAY_MS;
@@ -237,7 +238,7 @@ impl Model {
     fn tick(&mut self, ms: u64) {
         let before = self.heap.books();
         self.now_ms += ms;
-        self.heap.tick(self.now_ms);
+        while self.heap.tick(self.now_ms) {}
         let after = self.heap.books();
         assert!(after.dirty_pages <= before.dirty_pages);
         if self.ticked && ms > DECAY_MS + DECAY_MS / 16 {
@@ -320,6 +321,27 @@ fn agrees_with_a_plain_list() {
         true
     }
     QuickCheck::new().tests(60).quickcheck(property as fn(Vec<Op>) -> bool);
+}
+
+/// A thread that has something else to do gives back 16 MiB at a time.
+#[test]
+fn a_tick_ends_soon() {
+    let mut model = Model::new();
+    for _ in 0..24 {
+        assert!(model.allocate(500, 1));
+    }
+    assert!(!model.heap.tick(1));
+    while !model.lent.is_empty() {
+        model.free(0);
+    }
+    let dirty = model.heap.books().dirty_pages;
+    assert_eq!(dirty, 12_000);
+    for rest in [12_000 - TICK_PAGES, 12_000 - 2 * TICK_PAGES, 0] {
+        let more = model.heap.tick(10 * DECAY_MS);
+        assert_eq!((model.heap.books().dirty_pages, more), (rest, rest > 0));
+        model.check();
+    }
+    model.end();
 }
 
 /// Fills about six segments, empties them in two ways, purges and decays.

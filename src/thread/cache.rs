@@ -392,6 +392,14 @@ impl Cache {
         region
     }
 
+    /// [`Central::reuse`](crate::arena::Central::reuse), where the thread refills from.
+    #[cfg(not(loom))]
+    #[cold]
+    pub(crate) fn reuse(&self, class: Class) -> bool {
+        let arena = self.record().map_or(0, |record| CENTRAL.arena_of(record.ordinal));
+        CENTRAL.reuse(arena, class)
+    }
+
     /// Puts a region and `n` items in random order, [`SHUFFLE_WINDOW`] at a time.
     ///
     /// # Safety

@@ -77,7 +77,7 @@ pub extern "C" fn tallow_stats_print() {
 pub(crate) fn print_to(file: RawFd) {
     let (stats, process) = (heap::stats(), heap::process());
     let text = format!("tallow: process {}\n{stats}{process}", std::process::id());
-    // SAFETY: not closed here, and whoever has closed it gets an error.
+    // SAFETY: not closed here; if the program has closed it, there is an error.
     let mut out = ManuallyDrop::new(unsafe { File::from_raw_fd(file) });
     // Nobody is there to be told that stderr is closed.
     let _ = out.write_all(text.as_bytes());

@@ -12,6 +12,7 @@
 //! | `moving` | the defragmentation hint: `tallow_defrag_begin`, `tallow_should_move`, `tallow_move` |
 //! | `program` | nothing: it knows what the program has replaced, and calls that |
 //! | `start` | what is done when the library is loaded: the environment |
+//! | `stdio` | nothing: it has a fork lock the C library's streams before Tallow |
 //!
 //! `include/tallow.h` declares what is Tallow's own. A free is told no size here;
 //! the class of a block stands in the page map, two loads away from its address.
@@ -22,6 +23,8 @@ mod cxx;
 mod moving;
 mod program;
 mod start;
+#[cfg(target_env = "gnu")]
+mod stdio;
 
 /// For this library's own needs, such as the text of the statistics.
 #[global_allocator]

@@ -86,6 +86,9 @@ mod indexmap {
         fn elements(&self) -> usize {
             self.len()
         }
+        fn capacity(&self) -> usize {
+            Self::capacity(self)
+        }
         fn should_move(&self, mover: &Mover<'_>) -> bool {
             self.first().is_some_and(|(k, v)| mover.should_move(k) || mover.should_move(v))
         }
@@ -93,13 +96,15 @@ mod indexmap {
             into.extend(self.drain(..));
             self.shrink_to_fit();
         }
-        fn put(&mut self, elements: Vec<(K, V)>) {
+        fn put(&mut self, elements: Vec<(K, V)>, capacity: usize) {
+            // What it does not get now it gets as it grows.
+            let _ = self.try_reserve(capacity);
             self.extend(elements);
         }
     }
 
-    /// Keys and values in place; the map is built anew, in order, when its entries
-    /// should move. Then every key is hashed.
+    /// Keys and values in place; the map is built anew, in order, with its capacity, when
+    /// its entries should move. Then every key is hashed.
     impl<K: Eq + Hash + Relocate, V: Relocate, S: BuildHasher> Relocate for IndexMap<K, V, S> {
         fn relocate(&mut self, mover: &mut Mover<'_>) {
             if rebuild(self, false, mover) {
@@ -121,6 +126,9 @@ mod indexmap {
         fn elements(&self) -> usize {
             self.len()
         }
+        fn capacity(&self) -> usize {
+            Self::capacity(self)
+        }
         fn should_move(&self, mover: &Mover<'_>) -> bool {
             self.first().is_some_and(|k| mover.should_move(k))
         }
@@ -128,7 +136,9 @@ mod indexmap {
             into.extend(self.drain(..));
             self.shrink_to_fit();
         }
-        fn put(&mut self, elements: Vec<K>) {
+        fn put(&mut self, elements: Vec<K>, capacity: usize) {
+            // What it does not get now it gets as it grows.
+            let _ = self.try_reserve(capacity);
             self.extend(elements);
         }
     }

@@ -16,24 +16,30 @@ pub(super) trait Rebuild {
     type Element: Relocate;
 
     fn elements(&self) -> usize;
+    /// Elements that it has room for; 0 where there is no such thing.
+    fn capacity(&self) -> usize {
+        0
+    }
     /// Whether the memory of the collection itself should move.
     fn should_move(&self, mover: &Mover<'_>) -> bool;
     /// Moves all elements out, in order; `moves` when the memory that held them
     /// is to be given up too.
     fn take(&mut self, into: &mut Vec<Self::Element>, moves: bool);
-    /// Puts them back into the empty collection.
-    fn put(&mut self, elements: Vec<Self::Element>);
+    /// Puts them back into the empty collection, with room for `capacity` if that can be
+    /// had.
+    fn put(&mut self, elements: Vec<Self::Element>, capacity: usize);
 }
 
 /// Puts the elements back, whether their visit returns or panics.
 struct PutBack<'a, C: Rebuild> {
     collection: &'a mut C,
     elements: Vec<C::Element>,
+    capacity: usize,
 }
 
 impl<C: Rebuild> Drop for PutBack<'_, C> {
     fn drop(&mut self) {
-        self.collection.put(core::mem::take(&mut self.elements));
+        self.collection.put(core::mem::take(&mut self.elements), self.capacity);
     }
 }
 
@@ -48,8 +54,9 @@ pub(super) fn rebuild<C: Rebuild>(it: &mut C, hidden: bool, mover: &mut Mover<'_
     if elements.try_reserve_exact(it.elements()).is_err() {
         return false;
     }
+    let capacity = it.capacity();
     it.take(&mut elements, moves);
-    let mut back = PutBack { collection: it, elements };
+    let mut back = PutBack { collection: it, elements, capacity };
     if moves {
         mover.send_freed();
     }
@@ -66,6 +73,9 @@ macro_rules! hash_tables {
             fn elements(&self) -> usize {
                 self.len()
             }
+            fn capacity(&self) -> usize {
+                Self::capacity(self)
+            }
             fn should_move(&self, mover: &Mover<'_>) -> bool {
                 self.iter().next().is_some_and(|(k, v)| mover.should_move(k) || mover.should_move(v))
             }
@@ -75,15 +85,18 @@ macro_rules! hash_tables {
                     self.shrink_to_fit();
                 }
             }
-            fn put(&mut self, elements: Vec<(K, V)>) {
+            fn put(&mut self, elements: Vec<(K, V)>, capacity: usize) {
+                // What it does not get now it gets as it grows.
+                let _ = self.try_reserve(capacity);
                 self.extend(elements);
             }
         }
 
         /// Keys, values and table. The values in place; the map is taken apart, and
-        /// every key hashed anew, when its table should move or its keys own memory.
-        /// Should hashing panic then, elements are dropped; should memory for a list
-        /// of the elements be out, keys and table stay.
+        /// every key hashed anew, when its table should move or its keys own memory. Its
+        /// capacity stays. Should hashing panic then, elements are dropped; should memory
+        /// for a list of the elements be out, keys and table stay; should it be out for
+        /// the new table, the old one being gone, the program ends as with any insertion.
         $(#[$meta])*
         impl<K: Eq + Hash + Relocate, V: Relocate, S: BuildHasher> Relocate for $map {
             fn relocate(&mut self, mover: &mut Mover<'_>) {
@@ -99,6 +112,9 @@ macro_rules! hash_tables {
             fn elements(&self) -> usize {
                 self.len()
             }
+            fn capacity(&self) -> usize {
+                Self::capacity(self)
+            }
             fn should_move(&self, mover: &Mover<'_>) -> bool {
                 self.iter().next().is_some_and(|k| mover.should_move(k))
             }
@@ -108,7 +124,9 @@ macro_rules! hash_tables {
                     self.shrink_to_fit();
                 }
             }
-            fn put(&mut self, elements: Vec<K>) {
+            fn put(&mut self, elements: Vec<K>, capacity: usize) {
+                // What it does not get now it gets as it grows.
+                let _ = self.try_reserve(capacity);
                 self.extend(elements);
             }
         }
@@ -139,7 +157,7 @@ impl<K: Ord + Relocate, V: Relocate> Rebuild for BTreeMap<K, V> {
     fn take(&mut self, into: &mut Vec<(K, V)>, _: bool) {
         into.extend(core::mem::take(self));
     }
-    fn put(&mut self, elements: Vec<(K, V)>) {
+    fn put(&mut self, elements: Vec<(K, V)>, _: usize) {
         *self = elements.into_iter().collect();
     }
 }
@@ -167,7 +185,7 @@ impl<K: Ord + Relocate> Rebuild for BTreeSet<K> {
     fn take(&mut self, into: &mut Vec<K>, _: bool) {
         into.extend(core::mem::take(self));
     }
-    fn put(&mut self, elements: Vec<K>) {
+    fn put(&mut self, elements: Vec<K>, _: usize) {
         *self = elements.into_iter().collect();
     }
 }
@@ -191,7 +209,7 @@ impl<T: Relocate> Rebuild for LinkedList<T> {
     fn take(&mut self, into: &mut Vec<T>, _: bool) {
         into.extend(core::mem::take(self));
     }
-    fn put(&mut self, elements: Vec<T>) {
+    fn put(&mut self, elements: Vec<T>, _: usize) {
         self.extend(elements);
     }
 }

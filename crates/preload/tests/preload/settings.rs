@@ -12,6 +12,8 @@ of_each_kind! {
     blocks_are_filled
     without_decay_memory_goes_back_at_once
     the_janitor_works_while_the_program_sleeps_and_ends_with_it
+    signals_are_the_programs
+    statistics_go_to_stderr_and_nowhere_else
 }
 
 fn run(kind: Kind, source: &str, arg: &str, settings: &[(&str, &str)]) -> Option<Run> {
@@ -106,6 +108,22 @@ fn the_janitor_works_while_the_program_sleeps_and_ends_with_it(kind: Kind) {
     assert_eq!(run.lines(), [""; 0]);
     // Parent and child.
     assert_eq!(run.stderr.matches("tallow: process ").count(), 2, "{}", run.told());
+}
+
+fn signals_are_the_programs(kind: Kind) {
+    let settings = [("TALLOW_JANITOR", "1"), ("TALLOW_DECAY_MS", "100")];
+    let Some(run) = run(kind, "sigwait.c", "-", &settings) else { return };
+    run.said_ok();
+}
+
+fn statistics_go_to_stderr_and_nowhere_else(kind: Kind) {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let Some(program) = compile(&folder, "closing.c", &[]) else { return };
+    let run = preloaded(kind, program).args([&data]).run();
+    assert!(run.status.success(), "{}", run.told());
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("ok\n", ""), "{}", run.told());
+    assert_eq!(fs::read(data).expect("the program's file"), b"", "{}", run.told());
 }
 
 /// A program that runs with more rights than its user, which only root can make here.

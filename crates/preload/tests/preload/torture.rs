@@ -8,6 +8,7 @@ of_each_kind! {
     children_allocate_beside_the_janitor
     children_allocate_with_filled_blocks
     children_allocate_with_one_arena_and_no_decay
+    forks_get_on_with_streams
 }
 
 fn threads_forks_and_libraries_that_come_and_go(kind: Kind) {
@@ -42,4 +43,10 @@ fn children_allocate_with_filled_blocks(kind: Kind) {
 
 fn children_allocate_with_one_arena_and_no_decay(kind: Kind) {
     children_allocate(kind, &[("TALLOW_ARENAS", "1"), ("TALLOW_DECAY_MS", "0")]);
+}
+
+fn forks_get_on_with_streams(kind: Kind) {
+    let folder = folder();
+    let Some(program) = compile(&folder, "streams.c", &[]) else { return };
+    preloaded(kind, program).run().said_ok();
 }

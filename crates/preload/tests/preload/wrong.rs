@@ -37,6 +37,19 @@ fn a_wrong_free_ends_the_program_with_one_line() {
     }
 }
 
+/// In its handler of `SIGABRT`, with whatever lock held.
+#[test]
+fn a_program_that_ends_may_allocate_and_reallocate() {
+    for kind in [Kind::Plain, Kind::Hardened] {
+        let Some(runs) = runs(kind, "ending.c", &["-"]) else { return };
+        let run = &runs["-"];
+        run.aborted();
+        assert_eq!(run.stdout, "told\n", "{}", run.told());
+        let [line] = run.stderr.lines().collect::<Vec<_>>()[..] else { panic!("{}", run.told()) };
+        assert!(line.starts_with("tallow: double free of "), "{}", run.told());
+    }
+}
+
 const DOUBLE: &str = "tallow: double free of ";
 const NONE: &str = "tallow: free of ";
 const WRITTEN: &str = "tallow: write after free: byte ";
