@@ -17,9 +17,9 @@ static RESET: AtomicUsize = AtomicUsize::new(0);
 /// Has the list taken before Tallow's locks: the handlers that are set last are called
 /// first.
 pub(crate) fn watch_forks() {
-    // The first block has Tallow's handlers called.
-    // SAFETY: a block of its own, or null.
-    unsafe { libc::free(libc::malloc(1)) };
+    // The first block has Tallow's handlers called. Not by `malloc` and `free`, which may be
+    // the program's.
+    drop(core::hint::black_box(Box::new(0_u8)));
     let known =
         [(&LOCK, c"_IO_list_lock"), (&UNLOCK, c"_IO_list_unlock"), (&RESET, c"_IO_list_resetlock")]
             .into_iter()

@@ -247,7 +247,7 @@ fn retire_freed_first(world: &World, slab: NonNull<Slab<Small>>) {
     unsafe { world.heap.free(start, world.slab_bytes() >> LG_PAGE) };
     world.set_entry(start.addr().get(), Entry::None);
     // SAFETY: as above.
-    unsafe { world.meta.give(slab.cast(), Slab::<Small>::node_bytes(world.class)) };
+    unsafe { world.meta.give_header(slab.cast(), Slab::<Small>::node_bytes(world.class)) };
 }
 
 #[test]
