@@ -379,6 +379,23 @@ mod tests {
     use crate::Tallow;
     use core::alloc::{GlobalAlloc, Layout};
 
+    /// What is permitted and not in the books yet is taken, for those who ask meanwhile.
+    #[test]
+    fn what_is_permitted_is_taken() {
+        const GIB: usize = 1 << 30;
+        let _alone = crate::faults::alone();
+        assert!(Permit::of(usize::MAX).is_some(), "refused without a limit");
+        let most = measured(Measure::Allocated) + 5 * GIB / 2;
+        set(Measure::Allocated, Limits { soft_bytes: None, hard_bytes: Some(most as u64) });
+        let permits = [Permit::of(GIB), Permit::of(GIB)];
+        assert!(permits.iter().all(Option::is_some) && Permit::of(GIB).is_none());
+        assert!(Permit::of(GIB / 4).is_some());
+        drop(permits);
+        assert!(Permit::of(2 * GIB).is_some() && Permit::of(3 * GIB).is_none());
+        assert_eq!(PENDING.load(Ordering::Relaxed), 0);
+        set(Measure::Allocated, Limits::NONE);
+    }
+
     /// A thread that looks while the limits are lifted may set the number last.
     #[test]
     fn a_late_look_leaves_no_limit_behind() {

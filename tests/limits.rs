@@ -254,11 +254,11 @@ fn at_once() {
                 });
             }
         });
+        limit::set(Measure::Allocated, Limits::NONE);
         let (most, got) = (most.swap(0, Ordering::Relaxed), got.swap(0, Ordering::Relaxed));
         assert!(most <= before + THREADS / 2 * size as u64 + MIB, "{size}: {most}");
         assert!(got >= 50, "{size}: {got}");
     }
-    limit::set(Measure::Allocated, Limits::NONE);
 }
 
 /// Where the system has no more, what is free and waits makes room, of whatever kind.
@@ -267,25 +267,49 @@ fn address_space() {
     tallow::set_decay(None);
     give(2000, take(2000, 100_000));
     assert!(tallow::stats().dirty_bytes >= 190 * MIB);
+    let mut big: Vec<u8> = Vec::new();
+    let (mut small, mut large) = (Vec::with_capacity(75_000), Vec::with_capacity(160));
+    let mut had = [false; 2];
+    let soft = address_space_limit(None);
+    // What fails ends without a limit, so that it can be told of.
+    address_space_limit(Some(mapped_by_the_system() + 24 * MIB));
+    had[0] = big.try_reserve_exact(150 << 20).is_ok();
+    had[1] = big.try_reserve_exact(400 << 20).is_ok();
+    big = Vec::new();
+    // And the other way round: that block waits to be used again.
+    take_into(&mut small, 2000);
+    let smalls = small.len();
+    give_from(&mut small, 2000);
+    take_into(&mut large, 900_000);
+    address_space_limit(Some(soft));
+    assert_eq!(had, [true, false], "free segments make room for a huge block, as they can");
+    assert_eq!(smalls, 75_000, "a huge block makes room for small ones");
+    assert_eq!(large.len(), 160, "slabs make room for large blocks");
+    give(900_000, large);
+    drop(big);
+}
+
+#[cfg(target_os = "linux")]
+fn mapped_by_the_system() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").expect("the system tells");
     let pages: u64 = text.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
     // SAFETY: asks for a number.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
-    let most = pages * page + 24 * MIB;
-    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64
+}
+
+/// The limit of address space, in bytes, as it was; sets another one.
+#[cfg(target_os = "linux")]
+fn address_space_limit(bytes: Option<u64>) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a valid place.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
-    let mut big: Vec<u8> = Vec::new();
-    big.try_reserve_exact(150 << 20).expect("free segments make room for a huge block");
-    assert!(big.try_reserve_exact(400 << 20).is_err());
-    drop(big);
-    // And the other way round: the block waits to be used again.
-    let small = take(2000, 75_000);
-    assert_eq!(small.len(), 75_000, "a huge block makes room for small ones");
-    give(2000, small);
-    let large = take(900_000, 160);
-    assert_eq!(large.len(), 160, "slabs make room for large blocks");
-    give(900_000, large);
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }, 0);
+    let before = limit.rlim_cur;
+    if let Some(bytes) = bytes {
+        limit.rlim_cur = bytes;
+        // SAFETY: a valid place.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+    }
+    before
 }
 
 /// What is free in slabs that a pass is about to empty comes before a refusal.
@@ -307,8 +331,8 @@ fn during_a_pass() {
     assert!(marked > 100, "{:?}", pass.predicted());
     hard(Measure::Resident, tallow::stats().resident_bytes);
     take_into(&mut room, SIZE);
-    assert!(room.len() >= free * 9 / 10, "{} of {free}", room.len());
     limit::set(Measure::Resident, Limits::NONE);
+    assert!(room.len() >= free * 9 / 10, "{} of {free}", room.len());
     let outcome = pass.finish();
     // Slabs in use again were not released.
     assert!(outcome.slabs_released <= marked / 10, "{marked}: {outcome:?}");
