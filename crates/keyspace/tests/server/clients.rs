@@ -251,6 +251,17 @@ fn clients_are_listed_and_killed() {
     assert_eq!(field(&own, "cmd"), "client|info");
     assert_eq!(client(&mut it, &["LIST"]).expect("a list").lines().count(), 2);
     assert_eq!(client(&mut it, &["LIST", "ID", "99"]), Ok(String::new()));
+    // Whatever the order, and each once.
+    let id_of = |line: &str| field(line, "id");
+    let (mine, others) = (id_of(&own), id_of(&list));
+    let mut ids: Vec<String> = (1000..3000).rev().map(|id| id.to_string()).collect();
+    ids.extend([&mine, &others, &mine, &others].map(Clone::clone));
+    ids.rotate_left(1001);
+    let asked: Vec<&str> = ["LIST", "ID"].into_iter().chain(ids.iter().map(|id| &**id)).collect();
+    let listed = client(&mut it, &asked).expect("a list");
+    let mut both = [mine, others];
+    both.sort_by_key(|id| id.parse::<u64>().expect("a number"));
+    assert_eq!(listed.lines().map(id_of).collect::<Vec<_>>(), both);
     assert!(
         client(&mut it, &["KILL", "1.2.3.4:5"]).expect_err("no such").contains("No such client")
     );
@@ -306,6 +317,30 @@ fn the_largest_client_goes_when_all_take_too_much() {
     assert!((450_000..460_000).contains(&account(&server, "client_query_buffers")));
     drop(kept);
     wait_for("memory returns", || account(&server, "client_query_buffers") == 0);
+}
+
+#[test]
+fn a_batch_of_requests_makes_no_more_output_than_clients_may_take() {
+    // A limit on keys too: none goes for what clients may not take.
+    let limits = ["--maxmemory", "32mb", "--maxmemory-policy", "allkeys-random"];
+    let server = Server::start(&[&["--maxmemory-clients", "4mb"], &limits[..]].concat());
+    let mut it = server.connect();
+    let () = cmd("SET").arg("k").arg("v".repeat(256 << 10)).query(&mut it).expect("OK");
+    let mut large = server.raw();
+    // One read, 190 MB of replies.
+    large.send("GET k\r\n".repeat(744).as_bytes());
+    assert!(large.drain() < 8 << 20);
+    assert_eq!(server.info("evicted_clients"), "1");
+    let calls = |server: &Server| -> u64 {
+        let told = server.info("cmdstat_get");
+        let number = told.split([',', '=']).nth(1).and_then(|it| it.parse().ok());
+        number.unwrap_or_else(|| panic!("{told}"))
+    };
+    assert!((1..=64).contains(&calls(&server)), "{}", calls(&server));
+    // What is copied into a buffer of twice the size is there twice for a moment.
+    let peak: u64 = server.info("used_memory_peak").parse().expect("a number");
+    assert!(peak < 24 << 20, "{peak}");
+    assert_eq!(server.info("evicted_keys"), "0");
 }
 
 #[test]

@@ -219,6 +219,96 @@ fn a_neighbour_that_sends_much_at_once_does_not_stretch_the_slices() {
 }
 
 #[test]
+fn entries_larger_than_those_that_make_way_for_them_do_not_pass_the_limit() {
+    const LIMIT: u64 = 32 * MIB;
+    let server = server("allkeys-random", "32mb", &[]);
+    let mut connection = server.connect();
+    let evicted = || server.info("evicted_keys").parse::<u64>().expect("a number");
+    for i in 0.. {
+        let mut pipe = redis::pipe();
+        (0..1000).for_each(|j| _ = pipe.set(format!("small{i}:{j}"), vec![b'x'; 80]).ignore());
+        pipe.query::<()>(&mut connection).expect("SET");
+        if evicted() > 0 {
+            break;
+        }
+    }
+    let small: u64 = redis::cmd("DBSIZE").query(&mut connection).expect("DBSIZE");
+    assert!(small > 100_000, "{small}");
+    // All at once, so that a turn of the loop has as much to execute as it can.
+    std::thread::scope(|scope| {
+        for i in 0..50 {
+            let mut connection = server.connect();
+            scope.spawn(move || {
+                let mut pipe = redis::pipe();
+                let value = vec![b'x'; 10_000];
+                (0..80).for_each(|j| _ = pipe.set(format!("large{i}:{j}"), &value[..]).ignore());
+                pipe.query::<()>(&mut connection).expect("room is made");
+            });
+        }
+    });
+    let peak: u64 = server.info("used_memory_peak").parse().expect("a number");
+    println!("{} bytes above the limit at most", peak.saturating_sub(LIMIT));
+    // The credit is half a mebibyte; what clients have sent and are told is no more than three.
+    assert!(peak < LIMIT + 4 * MIB, "{peak}");
+    assert!(evicted() > small / 2, "{} of {small}", evicted());
+    wait_for("the limit is kept", || used(&server) <= LIMIT);
+}
+
+#[test]
+fn no_more_large_values_go_than_have_to() {
+    let server = server("allkeys-random", "1gb", &["--lazyfree-lazy-eviction", "yes"]);
+    let mut connection = server.connect();
+    for i in 0..8 {
+        let mut pipe = redis::pipe();
+        for j in 0..50 {
+            let fields: Vec<(String, Vec<u8>)> =
+                (0..1000).map(|k| (format!("field{j}:{k}"), vec![b'x'; 100])).collect();
+            pipe.hset_multiple(format!("hash{i}"), &fields).ignore();
+        }
+        pipe.query::<()>(&mut connection).expect("HSET");
+    }
+    let before = used(&server);
+    assert!(before > 40 * MIB, "{before}");
+    let set = |limit: u64| {
+        let set = ["SET", "maxmemory", &limit.to_string()];
+        redis::cmd("CONFIG").arg(&set).query::<()>(&mut server.connect()).expect("OK");
+    };
+    let evicted = || server.info("evicted_keys").parse::<u64>().expect("a number");
+    // Less than one of them.
+    set(before - MIB);
+    wait_for("one is freed", || used(&server) < before - 2 * MIB);
+    wait_for("all is freed", || server.info("lazyfree_pending_objects") == "0");
+    assert_eq!((evicted(), server.info("lazyfreed_objects")), (1, "1".to_owned()));
+    // Half of all.
+    set(before / 2);
+    wait_for("the limit is kept", || used(&server) <= before / 2);
+    wait_for("all is freed", || server.info("lazyfree_pending_objects") == "0");
+    assert!((4..=6).contains(&evicted()), "{}", evicted());
+    assert!(used(&server) > before / 4, "{}", used(&server));
+}
+
+#[test]
+fn nothing_is_given_up_without_a_limit() {
+    let server = server("noeviction", "100mb", &[]);
+    let mut connection = server.connect();
+    fill(&mut connection, "key", 0, 2000).expect("room");
+    // In either order; each is followed at once, and with each tick.
+    for (parameter, value) in [
+        ("maxmemory", "0"),
+        ("maxmemory-policy", "allkeys-random"),
+        ("maxmemory", "100mb"),
+        ("maxmemory", "0"),
+        ("maxmemory-counts", "resident"),
+    ] {
+        let set = ["SET", parameter, value];
+        let () = redis::cmd("CONFIG").arg(&set).query(&mut connection).expect("OK");
+        std::thread::sleep(Duration::from_millis(250));
+        let keys: u64 = redis::cmd("DBSIZE").query(&mut connection).expect("DBSIZE");
+        assert_eq!(keys, 2000, "{parameter} {value}");
+    }
+}
+
+#[test]
 fn volatile_ttl_gives_up_what_expires_first_and_refuses_when_nothing_is_left() {
     let server = server("volatile-ttl", "6mb", &[]);
     let mut connection = server.connect();

@@ -7,6 +7,7 @@ mod clients;
 mod commands;
 mod config;
 mod connections;
+mod crowded;
 mod differential;
 mod evict;
 mod expiry;

@@ -305,7 +305,8 @@ fn permit(server: &mut Server, client: &Client, args: Args<'_>, index: usize) ->
         server.commands.note_rejected(index);
         return Err(Fail::NO_AUTH);
     }
-    if maxmemory::make_room(server) == Room::None && spec.is(flag::DENYOOM) {
+    let adds = spec.is(flag::DENYOOM);
+    if maxmemory::make_room(server, adds) == Room::None && adds {
         server.commands.note_rejected(index);
         return Err(Fail::OOM);
     }

@@ -123,6 +123,15 @@ impl Entry {
         }
     }
 
+    /// Bytes of its blocks as they were asked for, at least.
+    pub(crate) fn least_bytes(&self) -> usize {
+        let value = match self {
+            Self::Packed(_) => 0,
+            Self::Rich(rich) => rich.value.least_bytes(),
+        };
+        self.shell_bytes() + value
+    }
+
     /// The same under another key, as much in use as before.
     pub(crate) fn renamed(self, key: &[u8]) -> Self {
         let (at, access) = (self.expires_at(), self.access());

@@ -33,7 +33,8 @@
 //! than of others the owner makes the index anew, beside the old one and in slices ([`Db`](super::Db)).
 //!
 //! A slot is a list of chunks, so that no addition copies more than a chunk, and what has come up is
-//! dealt with and given back chunk by chunk.
+//! dealt with and given back chunk by chunk. Each chunk knows how many items are before it (W3), so
+//! that a random one is found by bisection: eviction draws from slots of millions.
 //!
 //! The wheel turns from one slot with items to the next: 64 bits for each level say which those are.
 //! So a clock that jumps ahead, by a month in which the machine was suspended, costs as many turns
@@ -45,6 +46,8 @@
 //! - W1: a key that expires has an item in a slot that is not later than its time, as long as the
 //!   clock is not set back.
 //! - W2: a slot's bit in `full` is set exactly when it has items.
+//! - W3: a chunk's `before` is the number of items in the chunks of its slot before it, and no chunk
+//!   is empty.
 
 use super::entry::UnixMs;
 use super::still::Still;
@@ -66,8 +69,16 @@ const CHUNK_ITEMS: (usize, usize) = (4, 512);
 /// Items that come up together.
 #[derive(Debug)]
 struct Slot {
-    chunks: Vec<Vec<u64, In<Expiry>>, In<Expiry>>,
+    chunks: Vec<Chunk, In<Expiry>>,
     count: usize,
+}
+
+/// Some of them.
+#[derive(Debug)]
+struct Chunk {
+    /// Items of the slot in the chunks before this one (W3).
+    before: usize,
+    items: Vec<u64, In<Expiry>>,
 }
 
 impl Slot {
@@ -76,21 +87,45 @@ impl Slot {
     }
 
     fn push(&mut self, hash: u64) {
-        if self.chunks.last().is_none_or(|last| last.len() == last.capacity()) {
+        if self.chunks.last().is_none_or(|last| last.items.len() == last.items.capacity()) {
             // A quarter more: little room is left over, and there are not many chunks.
             let items = (self.count / 4).clamp(CHUNK_ITEMS.0, CHUNK_ITEMS.1);
-            self.chunks.push(Vec::with_capacity_in(items, In::NEW));
+            let items = Vec::with_capacity_in(items, In::NEW);
+            self.chunks.push(Chunk { before: self.count, items });
         }
         if let Some(last) = self.chunks.last_mut() {
-            last.push(hash);
+            last.items.push(hash);
         }
         self.count += 1;
     }
 
+    /// The item at a place.
+    fn at(&self, place: usize) -> Option<u64> {
+        let chunk = self.chunks.partition_point(|chunk| chunk.before <= place).checked_sub(1)?;
+        let chunk = &self.chunks[chunk];
+        chunk.items.get(place - chunk.before).copied()
+    }
+
+    /// All items.
+    fn iter(&self) -> impl Iterator<Item = u64> {
+        self.chunks.iter().flat_map(|chunk| chunk.items.iter().copied())
+    }
+
+    /// Adds all items of another one.
+    fn append(&mut self, mut other: Self) {
+        if self.chunks.is_empty() {
+            *self = other;
+            return;
+        }
+        other.chunks.iter_mut().for_each(|chunk| chunk.before += self.count);
+        self.chunks.append(&mut other.chunks);
+        self.count += other.count;
+    }
+
     fn pop(&mut self) -> Option<u64> {
         let last = self.chunks.last_mut()?;
-        let hash = last.pop();
-        if last.is_empty() {
+        let hash = last.items.pop();
+        if last.items.is_empty() {
             self.chunks.pop();
         }
         self.count -= 1;
@@ -101,6 +136,12 @@ impl Slot {
 impl Relocate for Slot {
     fn relocate(&mut self, mover: &mut Mover<'_>) {
         self.chunks.relocate(mover);
+    }
+}
+
+impl Relocate for Chunk {
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.items.relocate(mover);
     }
 }
 
@@ -155,19 +196,20 @@ impl ExpiryIndex {
         let some = slots.flat_map(|slot| &slot.chunks).flat_map(move |chunk| {
             let first = skip;
             // Where the next one lies, counted from the end of this chunk.
-            let taken = chunk.len().saturating_sub(first).div_ceil(step);
-            skip = first + taken * step - chunk.len();
-            chunk.iter().skip(first).step_by(step).copied()
+            let taken = chunk.items.len().saturating_sub(first).div_ceil(step);
+            skip = first + taken * step - chunk.items.len();
+            chunk.items.iter().skip(first).step_by(step).copied()
         });
         (count, some)
     }
 
-    /// A random item's hash, from a random number. Costs some hundred additions.
+    /// A random item's hash, from a random number. Costs some hundred additions and a bisection,
+    /// however many items there are.
     pub(crate) fn draw(&self, number: u64) -> Option<u64> {
         let mut at = number.checked_rem(self.items as u64)? as usize;
         for slot in self.slots() {
             if at < slot.count {
-                return slot.chunks.iter().flatten().nth(at).copied();
+                return slot.at(at);
             }
             at -= slot.count;
         }
@@ -177,7 +219,7 @@ impl ExpiryIndex {
     /// All items, those too that lead to nothing: hardly more than twice the keys that expire, and
     /// some thousands.
     pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
-        self.slots().flat_map(|slot| slot.chunks.iter().flatten().copied())
+        self.slots().flat_map(Slot::iter)
     }
 
     fn slots(&self) -> impl Iterator<Item = &Slot> {
@@ -280,13 +322,8 @@ impl ExpiryIndex {
             if tick & ((1 << shift) - 1) != 0 {
                 break;
             }
-            let mut taken = self.take(level, (tick >> shift) as usize % SLOTS);
-            self.pending.count += taken.count;
-            if self.pending.chunks.is_empty() {
-                self.pending.chunks = taken.chunks;
-            } else {
-                self.pending.chunks.append(&mut taken.chunks);
-            }
+            let taken = self.take(level, (tick >> shift) as usize % SLOTS);
+            self.pending.append(taken);
         }
         self.tick = tick + 1;
     }
@@ -333,6 +370,62 @@ mod tests {
         let drawn: std::collections::HashSet<_> = (0..1000).map(|i| index.draw(i)).collect();
         assert_eq!(drawn.len(), 1000);
         assert_eq!(ExpiryIndex::new().draw(7), None);
+    }
+
+    /// Whether W3 holds, and each item is drawn by one number.
+    fn check_draws(index: &ExpiryIndex) {
+        for slot in index.slots() {
+            let mut before = 0;
+            for chunk in &slot.chunks {
+                assert!(chunk.before == before && !chunk.items.is_empty());
+                before += chunk.items.len();
+            }
+            assert_eq!((slot.count, slot.at(before)), (before, None));
+        }
+        let drawn = (0..index.items() as u64).map(|i| index.draw(i));
+        assert!(drawn.eq(index.iter().map(Some)));
+    }
+
+    #[test]
+    fn items_of_a_slot_are_found_by_their_places() {
+        let mut slot = Slot::new();
+        for (round, count) in [5, 3000, 1, 0, 700].into_iter().enumerate() {
+            let mut other = Slot::new();
+            (0..count).for_each(|i| other.push(i << 8 | round as u64));
+            slot.append(other);
+            (0..count / 2).for_each(|_| assert!(slot.pop().is_some()));
+            slot.push(round as u64);
+            let found = (0..=slot.count).map_while(|place| slot.at(place));
+            assert!(found.eq(slot.iter()) && slot.iter().count() == slot.count);
+        }
+    }
+
+    #[test]
+    fn each_is_drawn_as_likely_as_any_other_whatever_came_and_went() {
+        const COUNT: u64 = 30_000;
+        let start = 1_700_000_000_123;
+        let mut index = ExpiryIndex::new();
+        // Half of them at one time, the others within two hours.
+        let at =
+            |i: u64| start + 1000 + if i.is_multiple_of(2) { 5_000_000 } else { i as i64 * 200 };
+        (0..COUNT).for_each(|i| index.insert(i, at(i), start));
+        check_draws(&index);
+        let (mut now, mut gone) = (start, 0);
+        while index.items() > 0 {
+            now += 50_000;
+            for _ in 0..2000 {
+                match index.next(now) {
+                    Some(i) if at(i) > now => index.put(i, at(i)),
+                    Some(_) => gone += 1,
+                    None => break,
+                }
+            }
+            if index.items().is_multiple_of(5) {
+                gone += u64::from(index.take_any().is_some());
+            }
+            check_draws(&index);
+        }
+        assert_eq!(gone, COUNT);
     }
 
     #[test]

@@ -15,11 +15,11 @@
 //! A large one is a [`Table`] as the keyspace itself is one, so it too grows in small steps, where
 //! Redis rehashes a big hash over many commands.
 
-use super::still::Still;
 use super::table::{Keyed, Table, Walk};
 use crate::server::accounts::{Block, Dataset, block};
 use crate::server::buffer::Buffer;
 use allocator_api2::boxed::Box;
+use allocator_api2::vec::Vec;
 use std::ops::Range;
 use tallow::In;
 use tallow::defrag::{Mover, Relocate};
@@ -39,7 +39,42 @@ pub(crate) enum Hash {
     /// Pairs one after the other, and how many.
     Flat(Buffer<Dataset>, usize),
     /// A table of pairs.
-    Table(Box<Still<Table<Field, Dataset>>, In<Dataset>>),
+    Table(Box<Fields, In<Dataset>>),
+}
+
+/// A table of pairs, and how large they are.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    table: Table<Field, Dataset>,
+    /// The sum of the pairs' blocks.
+    pair_bytes: usize,
+}
+
+impl Fields {
+    fn new() -> Self {
+        Self { table: Table::new(super::secret::Secret::new()), pair_bytes: 0 }
+    }
+
+    /// Sets a field. Returns whether it is new.
+    fn insert(&mut self, field: &[u8], value: &[u8]) -> bool {
+        let pair = Field::new(field, value);
+        self.pair_bytes += pair.0.len();
+        let old = self.table.insert(pair);
+        self.pair_bytes -= old.as_ref().map_or(0, |old| old.0.len());
+        old.is_none()
+    }
+
+    /// Removes a field. Returns whether it was there.
+    fn remove(&mut self, field: &[u8]) -> bool {
+        let old = self.table.remove(field);
+        self.pair_bytes -= old.as_ref().map_or(0, |old| old.0.len());
+        old.is_some()
+    }
+}
+
+impl Relocate for Fields {
+    /// Nothing: the fields are visited by [`Hash::relocate_fields`], not with their table's block.
+    fn relocate(&mut self, _: &mut Mover<'_>) {}
 }
 
 /// A field and its value in one block.
@@ -74,7 +109,7 @@ impl Hash {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Flat(_, count) => *count,
-            Self::Table(table) => table.0.len(),
+            Self::Table(fields) => fields.table.len(),
         }
     }
 
@@ -87,18 +122,43 @@ impl Hash {
     pub(crate) fn block_count(&self) -> usize {
         match self {
             Self::Flat(..) => 1,
-            Self::Table(table) => 1 + 2 * table.0.shard_count() + table.0.len(),
+            Self::Table(fields) => 1 + 2 * fields.table.shard_count() + fields.table.len(),
         }
+    }
+
+    /// Bytes of its blocks as they were asked for, at least: of a table's own memory the places of
+    /// its fields only. Known without a look at them.
+    pub(crate) fn least_bytes(&self) -> usize {
+        match self {
+            Self::Flat(bytes, _) => bytes.capacity(),
+            Self::Table(fields) => {
+                let places = fields.table.len() * size_of::<Field>();
+                size_of::<Fields>() + places + fields.pair_bytes
+            }
+        }
+    }
+
+    /// Gives the memory of its fields back one by one, and tells before each how many bytes that is.
+    /// Nothing but to drop it may be done with the hash after that.
+    pub(super) fn free_pairs(&mut self, mut frees: impl FnMut(usize)) {
+        let Self::Table(fields) = self else { return };
+        let mut at = Walk::default();
+        let mut free = |field: &mut Field| {
+            frees(field.0.len());
+            *field = Field(Vec::new_in(In::NEW).into_boxed_slice());
+            true
+        };
+        while !fields.table.walk(&mut at, &mut free) {}
     }
 
     /// Bytes of each block that it consists of, but for those of a table's fields.
     pub(crate) fn own_blocks(&self) -> impl Iterator<Item = usize> {
         let (flat, table) = match self {
             Self::Flat(bytes, _) => (Some(bytes.capacity()), None),
-            Self::Table(table) => (None, Some(table)),
+            Self::Table(fields) => (None, Some(&fields.table)),
         };
-        let table_bytes = size_of::<Table<Field, Dataset>>();
-        let blocks = table.map(|table| std::iter::once(table_bytes).chain(table.0.own_blocks()));
+        let blocks =
+            table.map(|table| std::iter::once(size_of::<Fields>()).chain(table.own_blocks()));
         flat.into_iter().chain(blocks.into_iter().flatten())
     }
 
@@ -106,7 +166,7 @@ impl Hash {
     pub(crate) fn field_blocks(&self) -> impl Iterator<Item = usize> {
         let table = match self {
             Self::Flat(..) => None,
-            Self::Table(table) => Some(table.0.iter().map(|field| field.0.len())),
+            Self::Table(fields) => Some(fields.table.iter().map(|field| field.0.len())),
         };
         table.into_iter().flatten()
     }
@@ -115,20 +175,20 @@ impl Hash {
     pub(crate) fn get(&self, field: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Flat(bytes, _) => Pairs(bytes).find(|pair| pair.0 == field).map(|pair| pair.1),
-            Self::Table(table) => table.0.get(field).map(|it| it.split().1),
+            Self::Table(fields) => fields.table.get(field).map(|it| it.split().1),
         }
     }
 
     /// Sets a field. Returns whether it is new.
     pub(crate) fn set(&mut self, field: &[u8], value: &[u8], limits: FlatLimits) -> bool {
         let Self::Flat(bytes, count) = self else {
-            return self.convert().insert(Field::new(field, value)).is_none();
+            return self.convert().insert(field, value);
         };
         let found = find_flat(bytes, field);
         let is_new = found.is_none();
         let fits = field.len().max(value.len()) <= limits.value_bytes;
         if !fits || (is_new && *count >= limits.entries) {
-            return self.convert().insert(Field::new(field, value)).is_none();
+            return self.convert().insert(field, value);
         }
         *count += usize::from(is_new);
         let place = found.unwrap_or(bytes.len()..bytes.len());
@@ -153,7 +213,7 @@ impl Hash {
                 *count -= 1;
                 true
             }
-            Self::Table(table) => table.0.remove(field).is_some(),
+            Self::Table(fields) => fields.remove(field),
         }
     }
 
@@ -161,7 +221,7 @@ impl Hash {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let (flat, table) = match self {
             Self::Flat(bytes, _) => (Some(Pairs(bytes)), None),
-            Self::Table(table) => (None, Some(table.0.iter().map(Field::split))),
+            Self::Table(fields) => (None, Some(fields.table.iter().map(Field::split))),
         };
         flat.into_iter().flatten().chain(table.into_iter().flatten())
     }
@@ -170,11 +230,11 @@ impl Hash {
     pub(crate) fn copied(&self) -> Self {
         match self {
             Self::Flat(bytes, count) => Self::Flat(Buffer::copy_of(bytes), *count),
-            Self::Table(table) => {
+            Self::Table(fields) => {
                 let mut copy = Self::new();
                 let into = copy.convert();
-                for (field, value) in table.0.iter().map(Field::split) {
-                    into.insert(Field::new(field, value));
+                for (field, value) in fields.table.iter().map(Field::split) {
+                    into.insert(field, value);
                 }
                 copy
             }
@@ -193,7 +253,7 @@ impl Hash {
                 Pairs(bytes).for_each(|(field, value)| meet(field, value));
                 0
             }
-            Self::Table(table) => table.0.scan(cursor, count, |it| {
+            Self::Table(fields) => fields.table.scan(cursor, count, |it| {
                 let (field, value) = it.split();
                 meet(field, value);
             }),
@@ -204,7 +264,7 @@ impl Hash {
     pub(super) fn address(&self) -> usize {
         match self {
             Self::Flat(bytes, _) => bytes.as_ptr().addr(),
-            Self::Table(table) => (&raw const **table).addr(),
+            Self::Table(fields) => (&raw const **fields).addr(),
         }
     }
 
@@ -212,7 +272,7 @@ impl Hash {
     pub(super) fn relocate_shell(&mut self, mover: &mut Mover<'_>) {
         match self {
             Self::Flat(bytes, _) => bytes.relocate(mover),
-            Self::Table(table) => table.relocate(mover),
+            Self::Table(fields) => fields.relocate(mover),
         }
     }
 
@@ -224,8 +284,8 @@ impl Hash {
         mover: &mut Mover<'_>,
         mut goes_on: impl FnMut(bool, &mut Mover<'_>) -> bool,
     ) -> bool {
-        let Self::Table(table) = self else { return true };
-        table.0.relocate(at, mover, |field, mover| {
+        let Self::Table(fields) = self else { return true };
+        fields.table.relocate(at, mover, |field, mover| {
             let before = field.0.as_ptr();
             field.0.relocate(mover);
             goes_on(field.0.as_ptr() != before, mover)
@@ -233,16 +293,16 @@ impl Hash {
     }
 
     /// The table, made of the pairs if it was flat.
-    fn convert(&mut self) -> &mut Table<Field, Dataset> {
+    fn convert(&mut self) -> &mut Fields {
         if let Self::Flat(bytes, _) = self {
-            let mut table = Table::new(super::secret::Secret::new());
+            let mut fields = Fields::new();
             for (field, value) in Pairs(bytes) {
-                table.insert(Field::new(field, value));
+                fields.insert(field, value);
             }
-            *self = Self::Table(Box::new_in(Still(table), In::NEW));
+            *self = Self::Table(Box::new_in(fields, In::NEW));
         }
         match self {
-            Self::Table(table) => &mut table.0,
+            Self::Table(fields) => fields,
             Self::Flat(..) => unreachable!("made a table above"),
         }
     }
@@ -343,5 +403,26 @@ mod tests {
         assert!(!hash.is_flat());
         assert_eq!(hash.iter().count(), model.len());
         assert!(hash.iter().all(|(field, value)| model[field] == value));
+    }
+
+    #[test]
+    fn least_bytes_are_those_of_the_pairs_and_their_places() {
+        let limits = FlatLimits { entries: 0, value_bytes: 64 };
+        let mut hash = Hash::new();
+        for i in 0..5000 {
+            let field = (i * 7919 % 700).to_string().into_bytes();
+            if i % 4 == 3 {
+                hash.remove(&field);
+            } else {
+                hash.set(&field, &vec![b'v'; i % 90], limits);
+            }
+            let pairs: usize = hash.field_blocks().sum();
+            let least = pairs + hash.len() * size_of::<Field>() + size_of::<Fields>();
+            assert_eq!((hash.least_bytes(), hash.copied().least_bytes()), (least, least));
+        }
+        assert!(hash.least_bytes() <= hash.own_blocks().chain(hash.field_blocks()).sum());
+        let (mut freed, pairs) = (0, hash.field_blocks().sum());
+        hash.free_pairs(|bytes| freed += bytes);
+        assert_eq!((freed, hash.field_blocks().sum::<usize>()), (pairs, 0));
     }
 }

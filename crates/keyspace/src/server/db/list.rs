@@ -75,6 +75,15 @@ impl List {
         std::iter::once(ring).chain(self.ring.iter().map(|chunk| chunk.room.capacity()))
     }
 
+    /// Gives the memory of its chunks back one by one, and tells before each how many bytes that is.
+    /// Nothing but to drop it may be done with the list after that.
+    pub(super) fn free_chunks(&mut self, mut frees: impl FnMut(usize)) {
+        for chunk in &mut self.ring {
+            frees(chunk.room.capacity());
+            *chunk = Chunk::new();
+        }
+    }
+
     /// Adds an element at an end.
     pub(crate) fn push(&mut self, end: End, element: &[u8]) {
         let fits = match end {

@@ -51,6 +51,26 @@ impl Value {
         }
     }
 
+    /// Bytes of its blocks as they were asked for, at least ([`Hash::least_bytes`]). For a list all
+    /// chunks are looked at.
+    pub(super) fn least_bytes(&self) -> usize {
+        match self {
+            Self::String(bytes) => bytes.capacity(),
+            Self::Hash(hash) => hash.least_bytes(),
+            Self::List(list) => list.own_blocks().sum(),
+        }
+    }
+
+    /// Gives the memory of what is inside back block by block, and tells before each how many bytes
+    /// that is. Nothing but to drop it may be done with the value after that.
+    pub(super) fn free_inside(&mut self, frees: impl FnMut(usize)) {
+        match self {
+            Self::String(_) => {}
+            Self::Hash(hash) => hash.free_pairs(frees),
+            Self::List(list) => list.free_chunks(frees),
+        }
+    }
+
     /// How many blocks it takes to free it: what decides whether another thread does it.
     pub(crate) fn free_effort(&self) -> usize {
         match self {

@@ -10,8 +10,8 @@ pub(crate) struct Clients {
     free: Vec<usize>,
     len: usize,
     next_id: u64,
-    /// When nobody was found to be cut off, though all take too much.
-    pub(super) looked_in_vain_ms: UnixMs,
+    /// When nobody was found to be cut off, though all took too much, and what that was.
+    pub(super) looked_in_vain: (UnixMs, u64),
     /// Places of those that are to be written to before the loop waits.
     pub(crate) to_write: Vec<usize>,
 }
@@ -24,7 +24,7 @@ impl Clients {
             free: Vec::new(),
             len: 0,
             next_id: 1,
-            looked_in_vain_ms: 0,
+            looked_in_vain: (0, 0),
             to_write: Vec::new(),
         }
     }

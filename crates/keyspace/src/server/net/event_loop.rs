@@ -213,11 +213,12 @@ impl EventLoop {
             self.server.watch_peak();
             // Replies do not wait for what nobody waits for.
             self.write_all();
+            // Before keys go for what clients take.
+            limits::evict(&mut self.server, None);
             due = self.work(is_idle);
             if self.next_tick <= Instant::now() {
                 self.tick();
             }
-            limits::evict(&mut self.server);
             self.write_all();
         }
         Ok(())

@@ -3,7 +3,8 @@
 //! A client that sends without end, or takes nothing of what it is sent, would use up the memory of
 //! all the others. `client-query-buffer-limit` bounds the one, `client-output-buffer-limit` the
 //! other, for each class of clients: at once above the hard limit, after some seconds above the soft
-//! one.
+//! one. `maxmemory-clients` bounds all of them together; it is looked at before each command, so that
+//! they take no more than that and what one command tells them.
 
 use super::client::Client;
 use crate::server::Server;
@@ -24,8 +25,10 @@ const KEPT_QUERY_BYTES: usize = 4 * 1024;
 const LEAST_FOR_CLIENTS_BYTES: u64 = 128 << 10;
 /// After so long without a word a client's empty buffers are given back.
 const IDLE_MS: i64 = 2000;
-/// When nobody can be cut off, for how long not to look again.
+/// When nobody can be cut off, for how long not to look again,
 const VAIN_MS: i64 = 100;
+/// as long as clients do not take more by such a share of the limit.
+const VAIN_SHARE: u64 = 16;
 
 /// Descriptors for everything but clients and the page: listeners, what the kernel says, the log.
 const OTHER_DESCRIPTORS: i64 = 32;
@@ -128,41 +131,71 @@ pub(crate) fn check_slow(server: &mut Server) {
     }
 }
 
+/// Who is being served, and is not among the other clients meanwhile.
+pub(super) struct Served<'a> {
+    pub(super) client: &'a mut Client,
+    /// Bytes of its buffers that are not with it while its requests are executed.
+    pub(super) lent_bytes: usize,
+}
+
 /// Cuts off clients, the largest first, while all of them together take more than
-/// `maxmemory-clients`; those that said CLIENT NO-EVICT stay.
+/// `maxmemory-clients`; those that said CLIENT NO-EVICT stay. Between turns, and before each command:
+/// what it is told may be as much as the limit. Before keys are given up, too, so that none goes for
+/// what clients may not take.
 ///
 /// Redis keeps its clients in buckets by size, brought up to date one by one. The accounts know what
-/// all of them take at any moment, so as long as that is allowed nobody has to be looked at; and
-/// if it is not, but whoever is left must stay, they are only looked at now and then.
-pub(crate) fn evict(server: &mut Server) {
+/// all of them take at any moment, so as long as that is allowed nobody has to be looked at: it takes
+/// some loads. And if it is not, but nobody is found to be cut off, they are only looked at now and
+/// then, or when they take a [`VAIN_SHARE`]th of the limit more.
+#[inline]
+pub(super) fn evict(server: &mut Server, served: Option<Served<'_>>) {
     let limit = server.config.maxmemory_clients.bytes(server.config.maxmemory);
-    let now = server.clock.now_ms;
-    if limit == 0
-        || total_bytes(server) <= limit.max(LEAST_FOR_CLIENTS_BYTES)
-        || (0..VAIN_MS).contains(&(now - server.clients.looked_in_vain_ms))
-    {
+    if limit > 0 && total_bytes(server) > limit.max(LEAST_FOR_CLIENTS_BYTES) {
+        evict_above(server, limit.max(LEAST_FOR_CLIENTS_BYTES), served);
+    }
+}
+
+#[cold]
+fn evict_above(server: &mut Server, limit: u64, mut served: Option<Served<'_>>) {
+    let (now, total) = (server.clock.now_ms, total_bytes(server));
+    let (vain_ms, vain_bytes) = server.clients.looked_in_vain;
+    if (0..VAIN_MS).contains(&(now - vain_ms)) && total <= vain_bytes + limit / VAIN_SHARE {
         return;
     }
-    // What those take that are cut off already will be free at once.
-    let living = || server.clients.iter().filter(|(_, it)| !it.dead);
-    let mut sum: u64 = living().map(|(_, it)| it.memory_bytes() as u64).sum();
-    let evictable = living().filter(|(_, it)| !it.no_evict);
-    let mut sizes: Vec<(u64, usize)> =
-        evictable.map(|(place, it)| (it.memory_bytes() as u64, place)).collect();
-    if sizes.is_empty() {
-        server.clients.looked_in_vain_ms = now;
+    // What those take that are cut off already will be free at once. The one that is served has no
+    // place now.
+    let others = server.clients.iter().map(|(place, it)| (Some(place), it, 0));
+    let me = served.iter().map(|it| (None, &*it.client, it.lent_bytes));
+    let living: Vec<(u64, bool, Option<usize>)> = others
+        .chain(me)
+        .filter(|(_, it, _)| !it.dead)
+        .map(|(place, it, lent)| ((it.memory_bytes() + lent) as u64, it.no_evict, place))
+        .collect();
+    let mut sum: u64 = living.iter().map(|it| it.0).sum();
+    let mut sizes: Vec<(u64, Option<usize>)> =
+        living.iter().filter(|it| !it.1).map(|it| (it.0, it.2)).collect();
+    if sum <= limit || sizes.is_empty() {
+        server.clients.looked_in_vain = (now, total);
     }
     sizes.sort_unstable();
-    while sum > limit.max(LEAST_FOR_CLIENTS_BYTES)
+    while sum > limit
         && let Some((bytes, place)) = sizes.pop()
     {
         sum -= bytes;
         server.counters.evicted_clients += 1;
-        if let Some(client) = server.clients.at(place) {
+        let client = match place {
+            Some(place) => server.clients.at(place),
+            None => served.as_mut().map(|it| &mut *it.client),
+        };
+        if let Some(client) = client {
             tracing::warn!("client {} is cut off: it takes {bytes} bytes", client.address);
             client.dead = true;
+            client.reply.free();
+            client.query.free();
         }
-        server.clients.queue(place);
+        if let Some(place) = place {
+            server.clients.queue(place);
+        }
     }
 }
 
@@ -206,7 +239,10 @@ pub(crate) fn check_silence(server: &mut Server) {
 mod tests {
     use super::*;
     use crate::gauge::Allocator;
+    use crate::server::accounts::Query;
+    use crate::server::buffer::Buffer;
     use crate::server::config::kind::Share;
+    use crate::server::memory::meter::tests::is_alone;
     use crate::server::net::stream::Stream;
     use mio::net::UnixStream;
 
@@ -228,18 +264,49 @@ mod tests {
 
     #[test]
     fn clients_that_may_not_go_are_not_looked_at_all_the_time() {
+        if !is_alone(module_path!(), "clients_that_may_not_go_are_not_looked_at_all_the_time") {
+            return;
+        }
         let mut server = with_clients(1 << 20, &[(9 << 20, true), (1000, false)]);
         server.clock.now_ms = 1_000_000;
-        evict(&mut server);
+        evict(&mut server, None);
         assert_eq!(server.counters.evicted_clients, 1, "all that may go do");
-        evict(&mut server);
+        evict(&mut server, None);
         // Found at the next look only, not at each turn.
         let late = add(&mut server, 1000, false);
         server.clock.now_ms += VAIN_MS - 1;
-        evict(&mut server);
+        evict(&mut server, None);
         assert!(server.clients.at(late).is_some_and(|it| !it.dead));
         server.clock.now_ms += 1;
-        evict(&mut server);
+        evict(&mut server, None);
         assert!(server.clients.at(late).is_some_and(|it| it.dead));
+    }
+
+    #[test]
+    fn the_one_that_is_served_is_looked_at_with_the_others() {
+        if !is_alone(module_path!(), "the_one_that_is_served_is_looked_at_with_the_others") {
+            return;
+        }
+        let mut server = with_clients(1 << 20, &[(300 << 10, false), (400 << 10, true)]);
+        server.clock.now_ms = 1_000_000;
+        let place = add(&mut server, 0, false);
+        let mut client = server.clients.take(place).expect("it was added");
+        evict(&mut server, Some(Served { client: &mut client, lent_bytes: 0 }));
+        assert!(!client.dead);
+        client.reply.bulk(&vec![b'x'; 100 << 10]);
+        let lent = Buffer::<Query>::copy_of(&vec![b'x'; 600 << 10]);
+        evict(&mut server, Some(Served { client: &mut client, lent_bytes: lent.capacity() }));
+        drop(lent);
+        assert!(client.dead && client.reply.buffer_bytes() == 0, "the largest");
+        assert_eq!(server.counters.evicted_clients, 1);
+        // With what is left all is well; and growth is looked at in the same millisecond.
+        let mut next =
+            Client::new(9, Stream::Unix(UnixStream::pair().expect("a socket").0), 0, true);
+        evict(&mut server, Some(Served { client: &mut next, lent_bytes: 0 }));
+        assert!(!next.dead);
+        next.reply.bulk(&vec![b'x'; 1 << 20]);
+        evict(&mut server, Some(Served { client: &mut next, lent_bytes: 0 }));
+        assert!(next.dead);
+        assert_eq!(server.counters.evicted_clients, 2);
     }
 }

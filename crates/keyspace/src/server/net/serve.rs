@@ -2,10 +2,11 @@
 //!
 //! Requests are executed where they lie, in the bytes that were just read; only the beginning of one
 //! that is not all there is kept, in the client's query buffer. Replies pile up in its output buffer,
-//! within its [limits], until all that was read is executed, and are written in one go.
+//! within its [limits] and those of all clients, until all that was read is executed, and are written
+//! in one go.
 
 use super::client::Client;
-use super::limits;
+use super::limits::{self, Served};
 use crate::server::Server;
 use crate::server::buffer::Buffer;
 use crate::server::commands;
@@ -49,12 +50,12 @@ fn write_at_most(server: &mut Server, client: &mut Client, bytes: usize) {
 pub(super) fn execute_input(server: &mut Server, client: &mut Client, input: &[u8]) {
     limits::set(server, client);
     if client.query.is_empty() {
-        let used = execute(server, client, input);
+        let used = execute(server, client, input, 0);
         client.query.extend(&input[used..]);
     } else {
         let mut query = mem::replace(&mut client.query, Buffer::new());
         query.extend(input);
-        let used = execute(server, client, &query);
+        let used = execute(server, client, &query, query.capacity());
         // What follows a request came with its end. It moves to a buffer of its own size: the room
         // that a long request took would stay for as long as the next one is not whole.
         client.query = if used > 0 { Buffer::copy_of(&query[used..]) } else { query };
@@ -62,8 +63,9 @@ pub(super) fn execute_input(server: &mut Server, client: &mut Client, input: &[u
     limits::check(server, client);
 }
 
-/// Executes all whole requests in `bytes`; returns how much that was.
-fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
+/// Executes all whole requests in `bytes`, which are in a buffer of the client's that is so large;
+/// returns how much that was.
+fn execute(server: &mut Server, client: &mut Client, bytes: &[u8], buffer_bytes: usize) -> usize {
     let (mut used, mut stopwatch) = (0, commands::Stopwatch::start());
     // Taken out, since its arguments are read while the client is changed.
     let mut scanner = mem::take(&mut client.scanner);
@@ -77,6 +79,11 @@ fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
             Scanned::Request(count) => {
                 let args = scanner.args(rest);
                 if args.len() > 0 {
+                    let lent_bytes = buffer_bytes + scanner.buffer_bytes();
+                    limits::evict(server, Some(Served { client, lent_bytes }));
+                    if client.dead {
+                        break;
+                    }
                     commands::execute(server, client, args, &mut stopwatch);
                     limits::check_output(server, client);
                 }
@@ -95,7 +102,7 @@ fn execute(server: &mut Server, client: &mut Client, bytes: &[u8]) -> usize {
     }
     stopwatch.stop(&mut server.commands);
     client.scanner = scanner;
-    if client.closing { bytes.len() } else { used }
+    if client.closing || client.dead { bytes.len() } else { used }
 }
 
 #[cfg(test)]

@@ -99,7 +99,9 @@ pub(super) fn list(ctx: &mut Ctx<'_>) -> Handled {
         wanted_type = Some(parse_type(args.at(3))?);
     } else if args.len() > 3 && ctx.arg_is(2, "id") {
         let parsed: Result<Vec<u64>, Fail> = args.from(3).map(parse_id).collect();
-        ids = Some(parsed.map_err(|_| Fail::Fixed("ERR Invalid client ID"))?);
+        let mut sorted = parsed.map_err(|_| Fail::Fixed("ERR Invalid client ID"))?;
+        sorted.sort_unstable();
+        ids = Some(sorted);
     } else if args.len() > 2 {
         return Err(Fail::SYNTAX);
     }
@@ -109,7 +111,7 @@ pub(super) fn list(ctx: &mut Ctx<'_>) -> Handled {
     all.retain(|it| {
         !it.dead
             && wanted_type.is_none_or(|wanted| wanted == type_of(it))
-            && ids.as_ref().is_none_or(|ids| ids.contains(&it.id))
+            && ids.as_ref().is_none_or(|ids| ids.binary_search(&it.id).is_ok())
     });
     all.sort_unstable_by_key(|it| it.id);
     let mut text = String::new();

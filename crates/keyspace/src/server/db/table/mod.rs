@@ -13,16 +13,45 @@
 //! 1980) one [`Shard`] of some hundred entries is split in two when the mean is passed, and two are
 //! merged when there are few: no operation takes longer than that.
 //!
+//! | module | what it is |
+//! |---|---|
+//! | [`shard`] | entries, and an index that finds them |
+//! | [`index`] | the index, of slots as wide as the number of entries asks for |
+//!
 //! A scan goes through the entries in the order of their *reversed* places. Splitting a shard cuts
 //! its range of reversed places in two and merging joins them, so the order stays, and an entry that
 //! is there from the beginning of a scan to its end is met exactly once.
+//!
+//! # Crowded shards
+//! Hashes are spread, but what is left of the keys need not be: a scan shows everybody its order.
+//! Keys that are deleted in this order leave the last ranges, and it is these that merging joins.
+//! And whoever adds only keys that a scan has met early has them all in one shard. Therefore
+//! - two shards are merged only if one that is about to be split may have as many entries as both,
+//!   or if there were too many shards otherwise (T2); else the next removal looks again. After a
+//!   million keys are deleted in the order of a scan, that leaves some thousand in the last shard, with
+//!   `n` keys the root of `8 n`.
+//! - a shard takes any number of entries. To get `n` into one somebody must have looked through
+//!   `n` times the number of shards, `n * n / 192` keys.
+//!
+//! A lookup in a crowded shard takes no more steps than elsewhere. What does take longer are a
+//! scan's steps there, its split and its merge: they look at each of its entries. And where most
+//! shards are empty, [`Table::random`] draws often, and a step of a scan may end before it has met
+//! as much as it should.
+//!
+//! # Invariants
+//! 1. T1: an entry is in the shard that its place names, and the index of the shard leads to it.
+//! 2. T2: there is one shard, or at most one for eight entries.
 
+#[cfg(test)]
+mod crowded;
+mod index;
 mod shard;
 
 use super::secret::Secret;
 use super::still::Still;
 use allocator_api2::vec::Vec;
-use shard::{Found, Shard};
+use index::Found;
+use shard::Shard;
 use tallow::defrag::{Mover, Relocate};
 use tallow::{In, Purpose};
 
@@ -35,8 +64,14 @@ pub(crate) trait Keyed {
 /// The mean size of shards above which one is split. While the shards are gone through, those not
 /// yet split hold up to twice as many.
 const SPLIT_ABOVE: usize = 192;
-/// The mean below which two are merged.
+/// The mean below which two are merged,
 const MERGE_BELOW: usize = 64;
+/// if they have no more entries than this together,
+const MERGED_ENTRIES: usize = 2 * SPLIT_ABOVE;
+/// or if the mean is below this (T2).
+const MERGE_ANYWAY_BELOW: usize = 8;
+/// So many empty shards end a step of a scan or of moving: passing them takes some microseconds.
+const EMPTY_A_STEP: usize = 1024;
 /// Where the place begins in a hash.
 const PLACE_SHIFT: u32 = 25;
 
@@ -230,22 +265,38 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
         self.shards.push(Still(new));
     }
 
-    /// After a removal: merges two shards, or makes this one smaller, if there is little in them.
+    /// After a removal from a shard: makes it smaller if there is little in it, and merges two if
+    /// there is little in all.
     fn shrink(&mut self, shard: usize) {
-        let hasher = self.hasher;
-        let hash_of = |it: &T| hasher.hash(it.key());
         if self.len == 0 {
             self.shards = Vec::new_in(In::NEW);
-        } else if self.shards.len() > 1 && self.len < self.shards.len() * MERGE_BELOW {
-            if let Some(Still(last)) = self.shards.pop() {
-                let into = shard_of(self.shards.len() as u32, self.shards.len());
-                last.merge_into(&mut self.shards[into].0, hash_of);
-            }
-            if self.shards.len() * 2 < self.shards.capacity() {
-                self.shards.shrink_to(self.shards.len() * 5 / 4);
-            }
-        } else {
-            self.shards[shard].0.shrink(hash_of);
+            return;
+        }
+        let hasher = self.hasher;
+        self.shards[shard].0.shrink(|it| hasher.hash(it.key()));
+        let count = self.shards.len();
+        if count > 1 && self.len < count * MERGE_BELOW && self.may_merge() {
+            self.merge();
+        }
+    }
+
+    /// Whether the last shard fits into the one that its places would belong to, or must.
+    fn may_merge(&self) -> bool {
+        let last = self.shards.len() - 1;
+        let sum = self.shards[last].0.len() + self.shards[shard_of(last as u32, last)].0.len();
+        sum <= MERGED_ENTRIES || self.len < self.shards.len() * MERGE_ANYWAY_BELOW
+    }
+
+    /// Merges the last shard into the one that its places will belong to.
+    #[cold]
+    fn merge(&mut self) {
+        let hasher = self.hasher;
+        if let Some(Still(last)) = self.shards.pop() {
+            let into = shard_of(self.shards.len() as u32, self.shards.len());
+            last.merge_into(&mut self.shards[into].0, |it| hasher.hash(it.key()));
+        }
+        if self.shards.len() * 2 < self.shards.capacity() {
+            self.shards.shrink_to(self.shards.len() * 5 / 4);
         }
     }
 
@@ -260,7 +311,8 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
         if self.len == 0 {
             return None;
         }
-        // Hardly any shard has more than twice the mean; those that have are drawn less often.
+        // Hardly any shard has more than twice the mean; the entries of one that has are drawn less
+        // often.
         let places = 2 * self.len.div_ceil(self.shards.len()) as u64;
         loop {
             let shard = &self.shards[(draw() % self.shards.len() as u64) as usize].0;
@@ -271,8 +323,9 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
         }
     }
 
-    /// Goes on with a scan: calls `meet` with at least `count` entries, if there are as many left,
-    /// and returns the next cursor. 0 begins, and says that the end was reached.
+    /// Goes on with a scan: calls `meet` with at least `count` entries, if there are as many left
+    /// and no thousand empty shards between them, and returns the next cursor. 0 begins, and
+    /// says that the end was reached.
     pub(crate) fn scan<'a>(
         &'a self,
         cursor: u64,
@@ -280,9 +333,14 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
         mut meet: impl FnMut(&'a T),
     ) -> u64 {
         let mut from = cursor;
-        let mut met = 0;
-        while met < count && from <= u64::from(u32::MAX) && !self.shards.is_empty() {
+        let (mut met, mut empty) = (0, 0);
+        while met < count
+            && empty < EMPTY_A_STEP
+            && from <= u64::from(u32::MAX)
+            && !self.shards.is_empty()
+        {
             let shard = shard_of((from as u32).reverse_bits(), self.shards.len());
+            empty += usize::from(self.shards[shard].0.len() == 0);
             let mut found: std::vec::Vec<(u32, &T)> = self.shards[shard]
                 .0
                 .iter()
@@ -320,10 +378,10 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
     /// its end. What is there from the beginning of the walk to its end is visited, whatever is
     /// added and removed meanwhile; some of it twice.
     pub(crate) fn walk(&mut self, at: &mut Walk, mut visit: impl FnMut(&mut T) -> bool) -> bool {
-        self.walk_shards(at, |_| {}, &mut visit)
+        self.walk_shards(at, usize::MAX, |_| {}, &mut visit)
     }
 
-    /// The same, and moves the memory of the table itself.
+    /// The same, and moves the memory of the table itself. Ends also after a thousand empty shards.
     pub(crate) fn relocate(
         &mut self,
         at: &mut Walk,
@@ -335,19 +393,25 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
         }
         let mover = std::cell::RefCell::new(mover);
         let enter = |shard: &mut Shard<T, P>| shard.relocate_shell(&mut mover.borrow_mut());
-        self.walk_shards(at, enter, &mut |it| visit(it, &mut mover.borrow_mut()))
+        self.walk_shards(at, EMPTY_A_STEP, enter, &mut |it| visit(it, &mut mover.borrow_mut()))
     }
 
     fn walk_shards(
         &mut self,
         at: &mut Walk,
+        most_empty: usize,
         enter: impl Fn(&mut Shard<T, P>),
         visit: &mut impl FnMut(&mut T) -> bool,
     ) -> bool {
+        let mut empty = 0;
         while at.from <= u64::from(u32::MAX) && !self.shards.is_empty() {
+            if empty == most_empty {
+                return false;
+            }
             let index = shard_of((at.from as u32).reverse_bits(), self.shards.len());
             let until = self.range_end(index);
             let shard = &mut self.shards[index].0;
+            empty += usize::from(shard.len() == 0);
             let begun = Some((index, shard.shape()));
             if at.begun != begun {
                 (at.begun, at.left) = (begun, shard.len());
@@ -365,6 +429,21 @@ impl<T: Keyed, P: Purpose> Table<T, P> {
         }
         *at = Walk::default();
         true
+    }
+}
+
+#[cfg(test)]
+impl<T: Keyed, P: Purpose> Table<T, P> {
+    /// Panics unless T1 and T2 hold and everything is counted.
+    fn check(&self) {
+        let count = self.shards.len();
+        assert!(count <= 1 || count * MERGE_ANYWAY_BELOW <= self.len, "{count} for {}", self.len);
+        for (index, Still(shard)) in self.shards.iter().enumerate() {
+            shard.check(|it| self.hash(it.key()));
+            let is_here = |it: &T| shard_of(place_of(self.hash(it.key())), count) == index;
+            assert!(shard.iter().all(is_here), "in {index} of {count}");
+        }
+        assert_eq!(self.iter().count(), self.len);
     }
 }
 
