@@ -337,6 +337,9 @@
 //! - Threads that asked for large blocks at the same moment passed a hard limit together,
 //!   as each was looked at before the others were in the books. Now what is permitted and
 //!   not booked yet counts too: found by review.
+//! - A look at the limits counted blocks that others took meanwhile as in use and as left to
+//!   take, and let one more through; hardened, so did freed blocks that wait: found by six
+//!   threads that ask at once.
 //! - Blocks were refused while free memory waited, in other arenas, in slabs set apart by a
 //!   pass, or dirty where the system had no more address space: found by review.
 //! - Headers of slabs were used again for magazines and for nodes of huge blocks, whose

@@ -40,7 +40,7 @@ use crate::arena::CENTRAL;
 use crate::arena::guarded::GUARDED;
 use crate::ceiling::CEILING;
 use crate::class::Class;
-use crate::config::{HARDENED, LG_PAGE};
+use crate::config::{HARDENED, LG_ADDRESS, LG_PAGE};
 use crate::heap;
 use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::thread::{sum_books, with_cache};
@@ -197,8 +197,11 @@ pub(crate) enum Verdict {
     Refused,
 }
 
-/// Bytes of blocks that are permitted and not in the books yet. Relaxed: a number of its own.
+/// Bytes of blocks that are permitted and not in the books yet; above [`LG_ADDRESS`] bits how
+/// many permits there were: who looks at the books must find out if one has come and gone
+/// since. Relaxed: the books are under their locks.
 static PENDING: AtomicUsize = AtomicUsize::new(0);
+const PENDING_BYTES: usize = (1 << LG_ADDRESS) - 1;
 
 /// Leave to take so many bytes, until they are in the books: others that ask meanwhile
 /// find them taken.
@@ -217,8 +220,11 @@ impl Permit {
         /// Others may take what was found to be left, or lower the ceiling again.
         const TRIES: u32 = 64;
         for _ in 0..TRIES {
-            let pending = PENDING.load(Ordering::Relaxed);
-            let sum = pending.saturating_add(bytes);
+            let seen = PENDING.load(Ordering::Relaxed);
+            let sum = (seen & PENDING_BYTES).saturating_add(bytes);
+            if sum > PENDING_BYTES {
+                return None;
+            }
             if !CENTRAL.permits(sum) {
                 match look(sum) {
                     Verdict::Unlimited => return Some(Self(0)),
@@ -226,8 +232,9 @@ impl Permit {
                     Verdict::Refused => return None,
                 }
             }
+            let next = (seen | PENDING_BYTES).wrapping_add(1) | sum;
             let entered =
-                PENDING.compare_exchange(pending, sum, Ordering::Relaxed, Ordering::Relaxed);
+                PENDING.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
             if entered.is_ok() {
                 return Some(Self(bytes));
             }
@@ -258,20 +265,34 @@ pub(crate) fn look(bytes: usize) -> Verdict {
         return Verdict::Permitted;
     }
     if ![Measure::Allocated, Measure::Resident].iter().all(|&m| makes_room(m, bytes)) {
+        // What was given back by the way is not for others to take without a look.
+        CEILING.raise(seen, CENTRAL.in_use_bytes());
         return Verdict::Refused;
     }
     // Half of what is left before the nearest limit may be taken before the next look,
-    // and in any case what is asked for now.
-    let left = [Measure::Allocated, Measure::Resident].iter().map(|&measure| {
-        let kept = kept(measure);
-        let nearest = [&kept.armed, &kept.hard].map(|limit| limit.load(Ordering::Relaxed));
-        let nearest = nearest[0].min(nearest[1]);
-        if nearest == NONE { NONE } else { nearest.saturating_sub(measured(measure)) }
-    });
-    let left = left.min().unwrap_or(NONE);
-    let more = if left == NONE { NONE } else { (left / 2).max(bytes) };
+    // and in any case what is asked for now, as far as the hard ones let it.
+    let (mut in_use, mut more) = (CENTRAL.in_use_bytes(), 0);
+    for _ in 0..4 {
+        let (mut nearest, mut most) = (NONE, NONE);
+        for measure in [Measure::Allocated, Measure::Resident] {
+            let (kept, now) = (kept(measure), measured(measure));
+            let left = |limit: &AtomicUsize| match limit.load(Ordering::Relaxed) {
+                NONE => NONE,
+                limit => limit.saturating_sub(now),
+            };
+            most = most.min(left(&kept.hard));
+            nearest = nearest.min(left(&kept.armed)).min(most);
+        }
+        more = if nearest == NONE { NONE } else { (nearest / 2).max(bytes.min(most)) };
+        // What others take or give back meanwhile would be counted on one side only.
+        let before = core::mem::replace(&mut in_use, CENTRAL.in_use_bytes());
+        if in_use == before {
+            break;
+        }
+        in_use = in_use.min(before);
+    }
     // If limits have been set anew meanwhile, the next try looks again.
-    CEILING.raise(seen, CENTRAL.in_use_bytes().saturating_add(more));
+    CEILING.raise(seen, in_use.saturating_add(more));
     Verdict::Permitted
 }
 
@@ -392,7 +413,7 @@ mod tests {
         assert!(Permit::of(GIB / 4).is_some());
         drop(permits);
         assert!(Permit::of(2 * GIB).is_some() && Permit::of(3 * GIB).is_none());
-        assert_eq!(PENDING.load(Ordering::Relaxed), 0);
+        assert_eq!(PENDING.load(Ordering::Relaxed) & PENDING_BYTES, 0);
         set(Measure::Allocated, Limits::NONE);
     }
 

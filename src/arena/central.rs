@@ -167,10 +167,15 @@ impl Central {
         Some(&arena.bins[tag.class()?.index()])
     }
 
-    /// Bytes of pages and mappings in use, by the books.
+    /// Bytes of pages and mappings in use, by the books; without those of large blocks that
+    /// wait, which nobody holds.
     pub(crate) fn in_use_bytes(&self) -> usize {
-        let guarded = if HARDENED { GUARDED.books().1 } else { 0 };
-        (self.pages.books().used_pages() << LG_PAGE) + self.huge.books().blocks.bytes + guarded
+        let used = (self.pages.books().used_pages() << LG_PAGE) + self.huge.books().blocks.bytes;
+        if !HARDENED {
+            return used;
+        }
+        // Two looks at books that change meanwhile.
+        used.saturating_sub(self.large.waiting_bytes()) + GUARDED.books().1
     }
 
     /// Whether `bytes` more may be in use without a look at the limits.

@@ -103,6 +103,11 @@ impl Large {
         self.state.lock().release_waiting(heap, is_old);
     }
 
+    /// Bytes of blocks that wait, as pages in use.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.state.lock().waiting.bytes()
+    }
+
     /// # Safety
     /// The caller holds the lock by [`Large::raw_lock`].
     pub(crate) unsafe fn waiting_bytes_held(&self) -> usize {
