@@ -9,17 +9,18 @@
 //! The route is a function of the layout, in both directions.
 
 pub(crate) mod harden;
+mod last;
 
 use crate::arena::{CENTRAL, large};
-use crate::bits::{checked_round_up, round_up};
+use crate::bits::round_up;
 use crate::class::{self, Class};
 use crate::config::{HARDENED, LG_PAGE, PAGE_BYTES, SMALL_MAX_BYTES};
 use crate::error::Corruption;
 use crate::limit::{self, Permit, Verdict};
 use crate::os;
+use crate::pages::Extent;
 use crate::segment::{Entry, Segment};
 use crate::settings::{Moment, SETTINGS, Settings};
-use crate::sync::{AtomicPtr, Ordering};
 use crate::thread::{Cache, heed, with_cache};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -62,26 +63,30 @@ fn allocate_otherwise<const COUNTED: bool>(layout: Layout, settings: &Settings) 
 #[cold]
 #[inline(never)]
 fn allocate_slow(cache: &Cache, class: Class, size: usize, settings: &Settings) -> *mut u8 {
+    if os::is_ending() {
+        return last::allocate(class.info().region_bytes as usize, 1);
+    }
+    let region = cache.allocate_slow(class, size, settings);
+    if region.is_null() { allocate_at_last(cache, class, size, settings) } else { region }
+}
+
+/// [`allocate_slow`], once no more was to be had, or permitted: null is the last word.
+#[cold]
+#[inline(never)]
+fn allocate_at_last(cache: &Cache, class: Class, size: usize, settings: &Settings) -> *mut u8 {
     /// Others may take what was found to be left.
     const TRIES: u32 = 64;
-    if os::is_ending() {
-        return last_block(class.info().region_bytes as usize, 1);
-    }
-    let mut has_purged = false;
-    let mut region = cache.allocate_slow(class, size, settings);
     for n in 0..TRIES {
-        if !region.is_null() {
-            break;
-        }
         let verdict = limit::look(class.info().slab_bytes());
-        let is_worth_a_try = match verdict {
-            // That makes room itself.
-            Verdict::Refused => cache.reuse(class),
+        let is_worth_a_try = match (verdict, n) {
+            // That has made room itself.
+            (Verdict::Refused, _) => cache.reuse(class),
             // Limits may have been changed since it was tried.
-            _ if n == 0 => true,
+            (_, 0) => true,
             // The system has no more: what is free, of whatever kind, becomes its own.
-            _ if !core::mem::replace(&mut has_purged, true) => purge() > 0 || cache.reuse(class),
-            verdict => cache.reuse(class) || verdict == Verdict::Permitted,
+            (_, 1) => purge() > 0 || cache.reuse(class),
+            (Verdict::Permitted, _) => true,
+            (Verdict::Unlimited, _) => cache.reuse(class),
         };
         if !is_worth_a_try {
             if verdict == Verdict::Refused {
@@ -89,80 +94,12 @@ fn allocate_slow(cache: &Cache, class: Class, size: usize, settings: &Settings) 
             }
             break;
         }
-        region = cache.allocate_slow(class, size, settings);
-    }
-    region
-}
-
-/// What lies right before a block of [`last_block`]'s.
-#[repr(C, align(16))]
-struct LastBlock {
-    bytes: usize,
-    /// The one before it.
-    next: *mut LastBlock,
-}
-
-/// The newest block of [`last_block`]'s.
-static LAST: AtomicPtr<LastBlock> = AtomicPtr::new(ptr::null_mut());
-
-/// A block while the process ends, for a handler of `SIGABRT`, on a thread that may hold
-/// every lock: in a mapping of its own, which nobody takes back.
-#[cold]
-fn last_block(size: usize, align: usize) -> *mut u8 {
-    let lead = align.max(os::page_bytes());
-    let bytes = size.checked_add(lead).and_then(|sum| checked_round_up(sum, os::page_bytes()));
-    let Some(at) = bytes.and_then(|bytes| os::reserve(bytes, lead)) else {
-        return ptr::null_mut();
-    };
-    // SAFETY: the lead is longer than what is written at its end, and aligned to it.
-    let (block, header) = unsafe { (at.add(lead), at.add(lead).cast::<LastBlock>().sub(1)) };
-    // Release pairs with the Acquire in `last_bytes`.
-    let _ = LAST.fetch_update(Ordering::Release, Ordering::Relaxed, |next| {
-        // SAFETY: as above, and nobody knows it yet.
-        unsafe { header.write(LastBlock { bytes: size, next }) };
-        Some(header.as_ptr())
-    });
-    block.as_ptr()
-}
-
-/// [`usable_bytes`] while the process ends, without waiting for a lock: `None` also where
-/// the table of huge blocks is in use.
-#[cold]
-fn last_bytes(address: usize) -> Option<usize> {
-    if let Entry::Slab { class, .. } = Segment::entry_of(address) {
-        return Some(class.info().region_bytes as usize);
-    }
-    if Segment::find(address).is_some() {
-        return block_bytes(address);
-    }
-    let mut at = LAST.load(Ordering::Acquire);
-    // SAFETY: these stay for ever, and are whole when they are known.
-    while let Some(header) = unsafe { at.as_ref() } {
-        if at.addr() + size_of::<LastBlock>() == address {
-            return Some(header.bytes);
+        let region = cache.allocate_slow(class, size, settings);
+        if !region.is_null() {
+            return region;
         }
-        at = header.next;
     }
-    let sampled = if HARDENED { harden::sampled_bytes(address) } else { None };
-    sampled.or_else(|| CENTRAL.huge.try_bytes_at(address).flatten())
-}
-
-/// [`reallocate_unsized`] while the process ends.
-///
-/// # Safety
-/// As there.
-#[cold]
-unsafe fn reallocate_last(block: *mut u8, new_size: usize, align: usize) -> *mut u8 {
-    let Some(old) = last_bytes(block.addr()) else { return ptr::null_mut() };
-    if new_size <= old {
-        return block;
-    }
-    let moved = last_block(new_size, align);
-    if !moved.is_null() {
-        // SAFETY: both blocks are at least that long, and distinct.
-        unsafe { ptr::copy_nonoverlapping(block, moved, old) };
-    }
-    moved
+    ptr::null_mut()
 }
 
 /// A block of at least `size` bytes, uncounted, if the thread's cache has one; else
@@ -285,23 +222,16 @@ fn allocate_block<const COUNTED: bool>(
     heed(settings);
     let (size, align) = (layout.size(), layout.align());
     if os::is_ending() {
-        return last_block(size, align);
+        return last::allocate(size, align);
     }
     let Some(permit) = Permit::of(size) else {
         limit::note(true);
         return ptr::null_mut();
     };
-    let allocate = || {
-        if large::serves(size, align) {
-            CENTRAL.large.allocate(&CENTRAL.pages, size, align)
-        } else {
-            CENTRAL.huge.allocate(&CENTRAL.meta, size, align, zeroed)
-        }
+    let extent = take_extent(size, align, zeroed);
+    let Some(extent) = extent.or_else(|| take_extent_at_last(size, align, zeroed)) else {
+        return ptr::null_mut();
     };
-    let soon = || (CENTRAL.clear_waiting() > 0).then(allocate).flatten();
-    // The system has no more: what is free, of whatever kind, becomes its own.
-    let at_last = || (purge() > 0).then(allocate).flatten();
-    let Some(extent) = allocate().or_else(soon).or_else(at_last) else { return ptr::null_mut() };
     drop(permit);
     let block = extent.start;
     if zeroed && !extent.zeroed {
@@ -323,6 +253,25 @@ fn allocate_block<const COUNTED: bool>(
         unsafe { fill(block.as_ptr(), 0, bytes, Moment::Allocated) };
     }
     block.as_ptr()
+}
+
+#[inline]
+fn take_extent(size: usize, align: usize, zeroed: bool) -> Option<Extent> {
+    if large::serves(size, align) {
+        CENTRAL.large.allocate(&CENTRAL.pages, size, align)
+    } else {
+        CENTRAL.huge.allocate(&CENTRAL.meta, size, align, zeroed)
+    }
+}
+
+/// [`take_extent`], once the system had no more: what is free becomes its own, first what
+/// waits to be used as it is, then all the rest.
+#[cold]
+#[inline(never)]
+fn take_extent_at_last(size: usize, align: usize, zeroed: bool) -> Option<Extent> {
+    let again = || take_extent(size, align, zeroed);
+    let soon = CENTRAL.clear_waiting().then(again).flatten();
+    soon.or_else(|| (purge() > 0).then(again).flatten())
 }
 
 /// The bytes of a block that is not small: whole pages of the system's.
@@ -489,7 +438,7 @@ fn block_bytes(address: usize) -> Option<usize> {
 /// no block.
 pub(crate) fn usable_bytes(address: usize) -> Option<usize> {
     if os::is_ending() {
-        return last_bytes(address);
+        return last::usable_bytes(address);
     }
     match Segment::entry_of(address) {
         Entry::Slab { class, .. } => Some(class.info().region_bytes as usize),
@@ -511,7 +460,7 @@ pub(crate) unsafe fn reallocate_unsized(
 ) -> *mut u8 {
     if os::is_ending() {
         // SAFETY: the caller's promise.
-        return unsafe { reallocate_last(block, new_size, align) };
+        return unsafe { last::reallocate(block, new_size, align) };
     }
     let (Some(at), Some(old)) = (NonNull::new(block), usable_bytes(block.addr())) else {
         os::abort(Corruption::Foreign { address: block.addr(), size: 0 });

@@ -107,12 +107,26 @@ impl Central {
         want: u32,
         out: &mut impl FnMut(Row),
     ) -> u32 {
-        let tag = Tag::new(class, arena as u8);
-        let bin = &self.arenas[arena].bins[class.index()];
-        match bin.refill(tag, who, want, self, out, || self.contended()) {
+        match self.refill(arena, class, who, want, self, out) {
             0 => self.claim_old(arena, class, who, want, out),
             got => got,
         }
+    }
+
+    /// Claims from the slabs of a class in an arena, and from those that `supply` has.
+    #[inline]
+    fn refill(
+        &self,
+        arena: usize,
+        class: Class,
+        who: u16,
+        want: u32,
+        supply: &impl Supply<crate::slab::Shipped>,
+        out: &mut impl FnMut(Row),
+    ) -> u32 {
+        let tag = Tag::new(class, arena as u8);
+        let bin = &self.arenas[arena].bins[class.index()];
+        bin.refill(tag, who, want, supply, out, || self.contended())
     }
 
     /// Claims up to `want` regions of a class from slabs that are there, in any
@@ -143,15 +157,12 @@ impl Central {
         out: &mut impl FnMut(Row),
     ) -> u32 {
         let others = (0..MAX_ARENAS).filter(|&other| other != arena);
-        for arena in core::iter::once(arena).chain(others) {
-            let tag = Tag::new(class, arena as u8);
-            let bin = &self.arenas[arena].bins[class.index()];
-            let got = bin.refill(tag, who, want, &NothingFresh(self), out, || self.contended());
-            if got > 0 {
-                return got;
-            }
-        }
-        0
+        let mut all = core::iter::once(arena).chain(others);
+        let got = |arena| match self.refill(arena, class, who, want, &NothingFresh(self), out) {
+            0 => None,
+            got => Some(got),
+        };
+        all.find_map(got).unwrap_or(0)
     }
 
     /// Has a slab of a class used again that a pass of defragmentation wants empty. For
@@ -328,10 +339,10 @@ impl Central {
     }
 
     /// Takes back what waits to be used again as it is: huge blocks on the shelf; hardened,
-    /// large ones. Returns how many bytes that were.
-    pub(crate) fn clear_waiting(&self) -> usize {
-        let large = if HARDENED { self.large.release_waiting(&self.pages) } else { 0 };
-        large + self.huge.clear_shelf().unwrap_or(0)
+    /// large ones. Returns whether there was anything.
+    pub(crate) fn clear_waiting(&self) -> bool {
+        let large = HARDENED && self.large.release_waiting(&self.pages) > 0;
+        self.huge.clear_shelf().is_some() || large
     }
 
     /// Lets the decay clock run. Cheap when nothing is due. May call the OS. Returns
@@ -407,7 +418,7 @@ impl Supply<crate::slab::Shipped> for Central {
         if !self.permits(pages << LG_PAGE) {
             return None;
         }
-        slabs::fresh(&self.pages, &self.meta, tag, || self.clear_waiting() > 0)
+        slabs::fresh(&self.pages, &self.meta, tag, || self.clear_waiting())
     }
 
     fn retire(&self, slab: NonNull<Slab>) {

@@ -241,8 +241,7 @@ impl Huge {
             return Some(Extent { start, zeroed: false });
         }
         drop(table);
-        let fresh = || Mapping::fresh(bytes, align);
-        let mapping = fresh().or_else(|| self.clear_shelf().and_then(|_| fresh()));
+        let mapping = Mapping::fresh(bytes, align);
         let mut table = self.table.lock();
         match mapping {
             Some(mapping) => table.enter(node, mapping),

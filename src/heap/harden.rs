@@ -81,7 +81,7 @@ fn allocate_slow<const COUNTED: bool>(
     is_due: bool,
 ) -> *mut u8 {
     if os::is_ending() {
-        return super::last_block(layout.size(), layout.align());
+        return super::last::allocate(layout.size(), layout.align());
     }
     if is_due && let Some(block) = sample::<COUNTED>(class, layout, settings) {
         return block;

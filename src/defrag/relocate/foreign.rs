@@ -96,9 +96,11 @@ mod indexmap {
             into.extend(self.drain(..));
             self.shrink_to_fit();
         }
-        fn put(&mut self, elements: Vec<(K, V)>, capacity: usize) {
-            // What it does not get now it gets as it grows.
+        fn reserve(&mut self, capacity: usize) {
+            // As of the maps of `std`.
             let _ = self.try_reserve(capacity);
+        }
+        fn put(&mut self, elements: Vec<(K, V)>) {
             self.extend(elements);
         }
     }
@@ -136,9 +138,11 @@ mod indexmap {
             into.extend(self.drain(..));
             self.shrink_to_fit();
         }
-        fn put(&mut self, elements: Vec<K>, capacity: usize) {
-            // What it does not get now it gets as it grows.
+        fn reserve(&mut self, capacity: usize) {
+            // As of the maps of `std`.
             let _ = self.try_reserve(capacity);
+        }
+        fn put(&mut self, elements: Vec<K>) {
             self.extend(elements);
         }
     }

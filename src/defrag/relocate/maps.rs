@@ -25,9 +25,10 @@ pub(super) trait Rebuild {
     /// Moves all elements out, in order; `moves` when the memory that held them
     /// is to be given up too.
     fn take(&mut self, into: &mut Vec<Self::Element>, moves: bool);
-    /// Puts them back into the empty collection, with room for `capacity` if that can be
-    /// had.
-    fn put(&mut self, elements: Vec<Self::Element>, capacity: usize);
+    /// Makes room for so many elements in the empty collection, if that can be had.
+    fn reserve(&mut self, _capacity: usize) {}
+    /// Puts them back into it.
+    fn put(&mut self, elements: Vec<Self::Element>);
 }
 
 /// Puts the elements back, whether their visit returns or panics.
@@ -39,7 +40,8 @@ struct PutBack<'a, C: Rebuild> {
 
 impl<C: Rebuild> Drop for PutBack<'_, C> {
     fn drop(&mut self) {
-        self.collection.put(core::mem::take(&mut self.elements), self.capacity);
+        self.collection.reserve(self.capacity);
+        self.collection.put(core::mem::take(&mut self.elements));
     }
 }
 
@@ -85,9 +87,11 @@ macro_rules! hash_tables {
                     self.shrink_to_fit();
                 }
             }
-            fn put(&mut self, elements: Vec<(K, V)>, capacity: usize) {
+            fn reserve(&mut self, capacity: usize) {
                 // What it does not get now it gets as it grows.
                 let _ = self.try_reserve(capacity);
+            }
+            fn put(&mut self, elements: Vec<(K, V)>) {
                 self.extend(elements);
             }
         }
@@ -124,9 +128,11 @@ macro_rules! hash_tables {
                     self.shrink_to_fit();
                 }
             }
-            fn put(&mut self, elements: Vec<K>, capacity: usize) {
+            fn reserve(&mut self, capacity: usize) {
                 // What it does not get now it gets as it grows.
                 let _ = self.try_reserve(capacity);
+            }
+            fn put(&mut self, elements: Vec<K>) {
                 self.extend(elements);
             }
         }
@@ -157,7 +163,7 @@ impl<K: Ord + Relocate, V: Relocate> Rebuild for BTreeMap<K, V> {
     fn take(&mut self, into: &mut Vec<(K, V)>, _: bool) {
         into.extend(core::mem::take(self));
     }
-    fn put(&mut self, elements: Vec<(K, V)>, _: usize) {
+    fn put(&mut self, elements: Vec<(K, V)>) {
         *self = elements.into_iter().collect();
     }
 }
@@ -185,7 +191,7 @@ impl<K: Ord + Relocate> Rebuild for BTreeSet<K> {
     fn take(&mut self, into: &mut Vec<K>, _: bool) {
         into.extend(core::mem::take(self));
     }
-    fn put(&mut self, elements: Vec<K>, _: usize) {
+    fn put(&mut self, elements: Vec<K>) {
         *self = elements.into_iter().collect();
     }
 }
@@ -209,7 +215,7 @@ impl<T: Relocate> Rebuild for LinkedList<T> {
     fn take(&mut self, into: &mut Vec<T>, _: bool) {
         into.extend(core::mem::take(self));
     }
-    fn put(&mut self, elements: Vec<T>, _: usize) {
+    fn put(&mut self, elements: Vec<T>) {
         self.extend(elements);
     }
 }
