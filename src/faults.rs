@@ -172,6 +172,9 @@ fn free_regions_of_all_arenas_come_before_a_refusal() {
     // So that the regions are in slabs, and all slabs of the class in lists.
     crate::purge();
     let class = crate::class::of_size(SIZE);
+    // No page is left that a fresh slab could be made of.
+    let pages = || core::iter::from_fn(|| CENTRAL.pages.allocate(1, 1));
+    let pages: Vec<_> = failing_after(0, || pages().collect());
     for arena in 0..crate::config::MAX_ARENAS {
         let mut got = ptr::null_mut();
         let n = failing_after(0, || CENTRAL.claim(arena, class, 0, 1, &mut |row| got = row.first));
@@ -179,6 +182,8 @@ fn free_regions_of_all_arenas_come_before_a_refusal() {
         CENTRAL.give_back(class, &[got]);
         CENTRAL.disown_all();
     }
+    // SAFETY: lent above, and nobody uses them.
+    pages.into_iter().for_each(|page| unsafe { CENTRAL.pages.free(page.start, 1) });
     stay.into_iter().for_each(|(_, block)| block.free());
     balanced();
 }
