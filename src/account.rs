@@ -39,6 +39,7 @@ mod model;
 #[cfg(not(loom))]
 mod stats;
 
+use crate::ceiling::Pending;
 use crate::config::MAX_ACCOUNTS;
 use crate::sync::{
     AtomicBool, AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering, const_unless_loom, statics,
@@ -76,6 +77,9 @@ pub struct Account {
     peak_bytes: AtomicI64,
     /// What threads without tallies did.
     untallied: Untallied,
+    /// Requests that have been permitted, and are not in a tally yet.
+    #[cfg_attr(loom, expect(dead_code, reason = "limits are not modelled"))]
+    pending: Pending,
     soft_bytes: AtomicU64,
     hard_bytes: AtomicU64,
     /// The soft limit counts as passed again above this.
@@ -117,6 +121,7 @@ impl Account {
                     allocations: AtomicU64::new(0),
                     frees: AtomicU64::new(0),
                 },
+                pending: Pending::new(),
                 soft_bytes: AtomicU64::new(none),
                 hard_bytes: AtomicU64::new(none),
                 armed_bytes: AtomicU64::new(none),

@@ -12,9 +12,11 @@
 
 #[cfg(all(test, loom))]
 mod model;
+mod pending;
 
 use crate::config::LG_ADDRESS;
 use crate::sync::{AtomicUsize, Ordering, const_unless_loom};
+pub(crate) use pending::{Entry, Pending};
 
 /// The number, in bytes of pages and mappings in use; above [`LG_ADDRESS`] bits how often
 /// limits were set.
@@ -30,6 +32,10 @@ const OPEN: usize = (1 << LG_ADDRESS) - 1;
 /// Of this process.
 #[cfg(not(loom))]
 pub(crate) static CEILING: Ceiling = Ceiling::new();
+
+/// Of this process.
+#[cfg(not(loom))]
+pub(crate) static PENDING: Pending = Pending::new();
 
 impl Seen {
     fn bytes(self) -> usize {

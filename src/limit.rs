@@ -36,15 +36,18 @@
 //!
 //! [`Account`](crate::Account)s have limits of their own.
 
+mod permit;
+
 use crate::arena::CENTRAL;
 use crate::arena::guarded::GUARDED;
 use crate::ceiling::CEILING;
 use crate::class::Class;
-use crate::config::{HARDENED, LG_ADDRESS, LG_PAGE};
+use crate::config::{HARDENED, LG_PAGE};
 use crate::heap;
 use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::thread::{sum_books, with_cache};
 use core::ptr;
+pub(crate) use permit::Permit;
 
 /// What a limit is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,61 +200,6 @@ pub(crate) enum Verdict {
     Refused,
 }
 
-/// Bytes of blocks that are permitted and not in the books yet; above [`LG_ADDRESS`] bits how
-/// many permits there were: who looks at the books must find out if one has come and gone
-/// since. Relaxed: the books are under their locks.
-static PENDING: AtomicUsize = AtomicUsize::new(0);
-const PENDING_BYTES: usize = (1 << LG_ADDRESS) - 1;
-
-/// Leave to take so many bytes, until they are in the books: others that ask meanwhile
-/// find them taken.
-pub(crate) struct Permit(usize);
-
-impl Permit {
-    /// Leave to take `bytes` bytes; `None` if a hard limit is in the way. Makes room if it
-    /// must.
-    #[inline]
-    pub(crate) fn of(bytes: usize) -> Option<Self> {
-        if bytes == 0 || CEILING.is_open() { Some(Self(0)) } else { Self::within_limits(bytes) }
-    }
-
-    #[cold]
-    fn within_limits(bytes: usize) -> Option<Self> {
-        /// Others may take what was found to be left, or lower the ceiling again.
-        const TRIES: u32 = 64;
-        for _ in 0..TRIES {
-            let seen = PENDING.load(Ordering::Relaxed);
-            let sum = (seen & PENDING_BYTES).saturating_add(bytes);
-            if sum > PENDING_BYTES {
-                return None;
-            }
-            if !CENTRAL.permits(sum) {
-                match look(sum) {
-                    Verdict::Unlimited => return Some(Self(0)),
-                    Verdict::Permitted => continue,
-                    Verdict::Refused => return None,
-                }
-            }
-            let next = (seen | PENDING_BYTES).wrapping_add(1) | sum;
-            let entered =
-                PENDING.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
-            if entered.is_ok() {
-                return Some(Self(bytes));
-            }
-        }
-        None
-    }
-}
-
-impl Drop for Permit {
-    #[inline]
-    fn drop(&mut self) {
-        if self.0 > 0 {
-            PENDING.fetch_sub(self.0, Ordering::Relaxed);
-        }
-    }
-}
-
 /// Called when `bytes` bytes more are not permitted, or were not. Makes room if it must.
 /// Who has to refuse them [notes](note) it.
 #[cold]
@@ -399,23 +347,6 @@ mod tests {
     use super::*;
     use crate::Tallow;
     use core::alloc::{GlobalAlloc, Layout};
-
-    /// What is permitted and not in the books yet is taken, for those who ask meanwhile.
-    #[test]
-    fn what_is_permitted_is_taken() {
-        const GIB: usize = 1 << 30;
-        let _alone = crate::faults::alone();
-        assert!(Permit::of(usize::MAX).is_some(), "refused without a limit");
-        let most = measured(Measure::Allocated) + 5 * GIB / 2;
-        set(Measure::Allocated, Limits { soft_bytes: None, hard_bytes: Some(most as u64) });
-        let permits = [Permit::of(GIB), Permit::of(GIB)];
-        assert!(permits.iter().all(Option::is_some) && Permit::of(GIB).is_none());
-        assert!(Permit::of(GIB / 4).is_some());
-        drop(permits);
-        assert!(Permit::of(2 * GIB).is_some() && Permit::of(3 * GIB).is_none());
-        assert_eq!(PENDING.load(Ordering::Relaxed) & PENDING_BYTES, 0);
-        set(Measure::Allocated, Limits::NONE);
-    }
 
     /// A thread that looks while the limits are lifted may set the number last.
     #[test]

@@ -119,9 +119,12 @@
 //! compare-and-swap (`AcqRel`) after the limits are stored, and loaded with `Acquire` before
 //! they are read to set it anew, which then fails if they have been changed meanwhile: so
 //! that swap is `Relaxed`. Comparing with it is `Relaxed`: a number that is a moment late.
-//! The limits themselves, the counts, and the bytes of blocks that are permitted and not
-//! booked yet, are `Relaxed`. The callback is a pointer, stored
-//! with `Release`, loaded with `Acquire`.
+//! The limits themselves and the counts are `Relaxed`. Bytes that are permitted and not
+//! booked yet are one word, of the process and of each account, with the count of how often
+//! some were entered. It is read before the books and changed by compare-and-swap after them
+//! (`Relaxed`); what leaves it does so with `Release`, after it was booked, and the read is
+//! `Acquire` (E2). A forked child begins with none. The callback is a pointer, stored with
+//! `Release`, loaded with `Acquire`.
 //!
 //! ## The hardened mode
 //! - *Marks.* A region's mark is written by who has the region: when it is handed out, by the

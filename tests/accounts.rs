@@ -6,7 +6,7 @@ use allocator_api2::boxed::Box as BoxIn;
 use allocator_api2::vec::Vec as VecIn;
 use std::alloc::Layout;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 use tallow::defrag::{Options, Pass, Relocate};
@@ -234,6 +234,42 @@ fn several_threads_pass_a_hard_limit_by_little() {
     assert!(most <= LIMIT + 4 * (64 << 10), "{most}");
     assert!(SHARED.stats().refusals > 0);
     assert_eq!(SHARED.live_bytes(), 0);
+}
+
+/// What is more than a thread may keep to itself is looked at by one thread at a time.
+#[test]
+fn blocks_asked_for_at_once_stay_within_a_hard_limit() {
+    let _one = one_at_a_time();
+    static AT_ONCE: Account = Account::new("at once");
+    const THREADS: usize = 6;
+    const ROUNDS: usize = 2000;
+    const BLOCK: usize = 300_000;
+    // Far from the limit by what threads have told, and near it.
+    for fit in [40, THREADS / 2] {
+        let limit = (fit * BLOCK) as u64;
+        AT_ONCE.set_limits(Limits { hard_bytes: Some(limit), ..Limits::NONE });
+        let rest: VecIn<u8, _> = VecIn::with_capacity_in((fit - 3) * BLOCK, &AT_ONCE);
+        let (ready, got) = (Barrier::new(THREADS), AtomicU64::new(0));
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..ROUNDS {
+                        ready.wait();
+                        let mut block: VecIn<u8, _> = VecIn::new_in(&AT_ONCE);
+                        let has = block.try_reserve_exact(BLOCK).is_ok();
+                        got.fetch_add(has.into(), Ordering::Relaxed);
+                        ready.wait();
+                        let live = AT_ONCE.live_bytes();
+                        assert!(live <= limit, "{live} of {limit}");
+                        ready.wait();
+                    }
+                });
+            }
+        });
+        drop(rest);
+        assert!(got.into_inner() >= ROUNDS as u64, "hardly anything was had");
+    }
+    assert_eq!(AT_ONCE.live_bytes(), 0);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Limits of an account, and what happens when one is passed.
 
 use super::{Account, NONE, is_far, load_i64};
+use crate::ceiling::Entry;
 use crate::heap;
 use crate::limit::{self, Limits, Measure, Pressure};
-use crate::sync::{AtomicU64, Ordering};
+use crate::os;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::thread::{GRAIN_BYTES, with_cache};
 
 impl Account {
@@ -12,9 +14,10 @@ impl Account {
     /// the hard one allocation fails.
     ///
     /// With one thread the limits are exact; with several, each may be past them by
-    /// up to 64 KiB, since it tells the account no more often. A change reaches a
-    /// thread with its next 32 KiB.
+    /// up to 64 KiB, since it tells the account no more often: larger requests that are
+    /// made at once do not add to that. A change reaches a thread with its next 32 KiB.
     pub fn set_limits(&self, limits: Limits) {
+        watch();
         let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
         // Relaxed throughout: numbers of their own.
         self.soft_bytes.store(number(limits.soft_bytes), Ordering::Relaxed);
@@ -42,24 +45,46 @@ impl Account {
     #[cold]
     #[inline(never)]
     pub(super) fn ask_slow(&'static self, bytes: usize, n: u64, forced: bool) -> bool {
-        if !forced && !self.makes_room(bytes as u64) {
-            self.refusals.fetch_add(1, Ordering::Relaxed);
-            limit::note(true);
-            return false;
+        if forced || ((bytes as u64) < GRAIN_BYTES && self.is_far(bytes as u64)) {
+            self.enter(bytes, n, 0, 0);
+            return true;
         }
-        self.enter(bytes, n, 0, 0);
-        true
+        /// Others may take what was found to be left.
+        const TRIES: u32 = 64;
+        for _ in 0..TRIES {
+            match self.pending.enter(bytes, |sum| self.is_within(sum as u64)) {
+                Entry::Entered => {
+                    self.enter(bytes, n, 0, 0);
+                    self.pending.leave(bytes);
+                    return true;
+                }
+                Entry::Overtaken => {}
+                Entry::Over(sum) if self.makes_room(sum as u64) => {}
+                Entry::Over(_) | Entry::Absurd => break,
+            }
+        }
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        limit::note(true);
+        false
+    }
+
+    /// Whether no limit is near, by what threads have told.
+    fn is_far(&self, bytes: u64) -> bool {
+        let nearest = load(&self.hard_bytes).min(load(&self.armed_bytes));
+        let told = load_i64(&self.told_bytes).max(0) as u64;
+        is_far(told.saturating_add(bytes), nearest)
+    }
+
+    /// Whether `bytes` more pass no limit.
+    fn is_within(&self, bytes: u64) -> bool {
+        let nearest = || load(&self.hard_bytes).min(load(&self.armed_bytes));
+        self.is_far(bytes) || self.live_bytes().saturating_add(bytes) <= nearest()
     }
 
     /// Whether `bytes` more fit below the hard limit, after room was made if it had to
     /// be.
     fn makes_room(&'static self, bytes: u64) -> bool {
-        let load = |limit: &AtomicU64| limit.load(Ordering::Relaxed);
         let (hard, armed) = (load(&self.hard_bytes), load(&self.armed_bytes));
-        let told = load_i64(&self.told_bytes).max(0) as u64;
-        if is_far(told.saturating_add(bytes), hard.min(armed)) {
-            return true;
-        }
         let soft = load(&self.soft_bytes);
         let mut sum = self.live_bytes().saturating_add(bytes);
         if sum <= hard && sum <= armed {
@@ -89,5 +114,27 @@ impl Account {
         let armed = if sum > soft { sum.saturating_add(soft / 32) } else { soft };
         self.armed_bytes.store(armed, Ordering::Relaxed);
         sum <= hard
+    }
+}
+
+fn load(limit: &AtomicU64) -> u64 {
+    limit.load(Ordering::Relaxed)
+}
+
+/// Has a forked child told that it is one; once it has been arranged, it is.
+fn watch() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    unsafe extern "C" fn nothing() {}
+    // Relaxed: a flag of its own.
+    if !DONE.swap(true, Ordering::Relaxed) && !os::at_fork(nothing, nothing, forget_in_child) {
+        // Memory is out: whoever sets limits next tries again.
+        DONE.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Requests on their way into a tally were other threads' of the parent.
+unsafe extern "C" fn forget_in_child() {
+    for account in Account::all() {
+        account.pending.forget();
     }
 }

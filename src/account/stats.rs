@@ -62,13 +62,20 @@ impl fmt::Debug for Account {
 
 /// The books of all accounts that have been used, newest first. Allocates nothing.
 pub fn accounts() -> impl Iterator<Item = AccountStats> {
-    // Acquire pairs with the Release in `register`.
-    let mut at = NEWEST.load(Ordering::Acquire);
-    core::iter::from_fn(move || {
-        // SAFETY: only accounts that live for ever are on the list.
-        let account = unsafe { at.as_ref() }?;
-        // Relaxed: written before the account was published, never since.
-        at = account.next.load(Ordering::Relaxed);
-        Some(account.stats())
-    })
+    Account::all().map(Account::stats)
+}
+
+impl Account {
+    /// All that have been used, newest first.
+    pub(super) fn all() -> impl Iterator<Item = &'static Self> {
+        // Acquire pairs with the Release in `enlist`.
+        let mut at = NEWEST.load(Ordering::Acquire);
+        core::iter::from_fn(move || {
+            // SAFETY: only accounts that live for ever are on the list.
+            let account = unsafe { at.as_ref() }?;
+            // Relaxed: written before the account was published, never since.
+            at = account.next.load(Ordering::Relaxed);
+            Some(account)
+        })
+    }
 }

@@ -6,7 +6,7 @@ use super::hold::Locks;
 use super::huge::Huge;
 use super::large::Large;
 use super::slabs;
-use crate::ceiling::CEILING;
+use crate::ceiling::{CEILING, PENDING};
 use crate::class::{CLASS_COUNT, Class, ClassInfo};
 use crate::config::{HARDENED, LG_PAGE, MAX_ARENAS};
 use crate::error::Corruption;
@@ -377,8 +377,9 @@ impl Central {
         unsafe { self.locks().let_go(self.each_bin().map(|(_, bin)| bin)) };
     }
 
-    /// In a forked child: pages that a thread of the parent was purging are nobody's, and
-    /// one that was punching, between two slabs, does not go on here.
+    /// In a forked child: pages that a thread of the parent was purging are nobody's, one
+    /// that was punching, between two slabs, does not go on here, nor does one that was
+    /// permitted memory.
     ///
     /// # Safety
     /// All is held, and the caller is the only thread.
@@ -387,6 +388,7 @@ impl Central {
         unsafe { self.pages.recover_in_child() };
         // SAFETY: the caller is the only thread.
         unsafe { self.punching.free_in_child() };
+        PENDING.forget();
     }
 
     /// Lets go of all owned slabs, so that empty ones go back to the page heap.

@@ -1,6 +1,8 @@
-//! Loom models of the ceiling: limits are set while another thread looks.
+//! Loom models of the ceiling: limits are set while another thread looks, and blocks are
+//! asked for at the same moment.
 
-use super::{Ceiling, Seen};
+use super::{Ceiling, Entry, Pending, Seen};
+use crate::lock::Lock;
 use crate::model::{model, side_by_side, twin};
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -105,5 +107,157 @@ fn twin_of_a_change_that_asks_once() {
             let limited = world.limited();
             world.ceiling.change(|| limited);
         });
+    });
+}
+
+/// As pages and huge blocks have them: books under locks of their own, and one block fits.
+struct Taking {
+    pending: Pending,
+    books: [Lock<usize>; 2],
+}
+
+const FITS: usize = 1;
+
+impl Taking {
+    fn new() -> &'static Self {
+        let pending = Pending::new();
+        Box::leak(Box::new(Self { pending, books: [Lock::new(0), Lock::new(0)] }))
+    }
+
+    fn in_use(&self) -> usize {
+        self.books.iter().map(|book| *book.lock()).sum()
+    }
+
+    fn ask(&self) -> Entry {
+        self.pending.enter(1, |sum| self.in_use() + sum <= FITS)
+    }
+
+    /// As `limit::Permit`, whose holder takes a block; whether there was one.
+    fn take(&self, ask: fn(&Self) -> Entry, which: usize) -> bool {
+        if ask(self) != Entry::Entered {
+            return false;
+        }
+        *self.books[which].lock() += 1;
+        self.pending.leave(1);
+        true
+    }
+}
+
+/// Two threads ask for a block at once, for the other's kind of books, or for the same.
+fn asked_at_once(ask: fn(&Taking) -> Entry, kinds: [usize; 2]) {
+    let world = Taking::new();
+    let (a, b) = side_by_side(move || world.take(ask, kinds[0]), move || world.take(ask, kinds[1]));
+    assert!(world.in_use() <= FITS, "more than fits");
+    assert_eq!(world.in_use(), usize::from(a) + usize::from(b));
+    assert_eq!(world.pending.bytes(), 0, "pending for ever");
+    assert_eq!(world.ask() == Entry::Entered, !a && !b, "taken although it is not");
+}
+
+#[test]
+fn asked_for_at_once() {
+    model("limit: two blocks asked for at once", || asked_at_once(Taking::ask, [0, 0]));
+    model("limit: two blocks of other kinds", || asked_at_once(Taking::ask, [0, 1]));
+}
+
+/// As an account has them: books of each thread, which anyone may read, under no lock.
+struct Tallied {
+    pending: Pending,
+    tallies: [AtomicUsize; 2],
+}
+
+impl Tallied {
+    fn take(&self, own: usize, leave: fn(&Pending)) -> bool {
+        let live = || self.tallies.iter().map(|tally| tally.load(Ordering::Relaxed));
+        let entry = self.pending.enter(1, |sum| live().sum::<usize>() + sum <= FITS);
+        if entry == Entry::Entered {
+            self.tallies[own].store(1, Ordering::Relaxed);
+            leave(&self.pending);
+        }
+        entry == Entry::Entered
+    }
+}
+
+fn asked_of_an_account(leave: fn(&Pending)) {
+    let tallies = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let world: &'static _ = Box::leak(Box::new(Tallied { pending: Pending::new(), tallies }));
+    let (a, b) = side_by_side(move || world.take(0, leave), move || world.take(1, leave));
+    assert!(!(a && b), "more than fits");
+    assert_eq!(world.pending.bytes(), 0, "pending for ever");
+}
+
+#[test]
+fn asked_of_an_account_at_once() {
+    model("limit: two requests of an account at once", || {
+        asked_of_an_account(|pending| pending.leave(1));
+    });
+}
+
+/// Who reads of it may miss what is in the tally.
+#[test]
+fn twin_of_leaving_relaxed() {
+    twin("limit: left relaxed", "more than fits", || {
+        asked_of_an_account(|pending| {
+            pending.word().fetch_sub(1, Ordering::Relaxed);
+        });
+    });
+}
+
+/// Nothing is pending: the books alone are looked at.
+#[test]
+fn twin_of_a_look_at_the_books_alone() {
+    twin("limit: the books alone", "more than fits", || {
+        let ask = |world: &Taking| match world.in_use() + 1 <= FITS {
+            true => world.pending.enter(1, |_| true),
+            false => Entry::Over(1),
+        };
+        asked_at_once(ask, [0, 0]);
+    });
+}
+
+/// The word has no count of entries: one that has come and gone leaves no trace.
+#[test]
+fn twin_of_pending_that_does_not_count() {
+    twin("limit: entries are not counted", "more than fits", || {
+        let ask = |world: &Taking| {
+            let seen = world.pending.bytes();
+            if world.in_use() + seen + 1 > FITS {
+                return Entry::Over(1);
+            }
+            let word = world.pending.word();
+            match word.compare_exchange(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => Entry::Entered,
+                Err(_) => Entry::Overtaken,
+            }
+        };
+        asked_at_once(ask, [0, 0]);
+    });
+}
+
+/// The books are looked at before the word.
+#[test]
+fn twin_of_books_read_first() {
+    twin("limit: books read before what is pending", "more than fits", || {
+        let ask = |world: &Taking| {
+            let in_use = world.in_use();
+            world.pending.enter(1, |sum| in_use + sum <= FITS)
+        };
+        asked_at_once(ask, [0, 0]);
+    });
+}
+
+/// A block is pending no more before it is in the books.
+#[test]
+fn twin_of_leaving_before_the_books() {
+    twin("limit: left before it is in the books", "more than fits", || {
+        let world = Taking::new();
+        let take = move || {
+            let entered = world.ask() == Entry::Entered;
+            if entered {
+                world.pending.leave(1);
+                *world.books[0].lock() += 1;
+            }
+        };
+        side_by_side(take, take);
+        assert!(world.in_use() <= FITS, "more than fits");
     });
 }
