@@ -5,7 +5,7 @@ use crate::ceiling::Entry;
 use crate::heap;
 use crate::limit::{self, Limits, Measure, Pressure};
 use crate::os;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, spin};
 use crate::thread::{GRAIN_BYTES, with_cache};
 
 impl Account {
@@ -49,17 +49,19 @@ impl Account {
             self.enter(bytes, n, 0, 0);
             return true;
         }
-        /// Others may take what was found to be left.
-        const TRIES: u32 = 64;
-        for _ in 0..TRIES {
+        /// Others may take the room that was made.
+        const LOOKS: u32 = 64;
+        let mut looks = 0;
+        while looks < LOOKS {
             match self.pending.enter(bytes, |sum| self.is_within(sum as u64)) {
                 Entry::Entered => {
                     self.enter(bytes, n, 0, 0);
                     self.pending.leave(bytes);
                     return true;
                 }
-                Entry::Overtaken => {}
-                Entry::Over(sum) if self.makes_room(sum as u64) => {}
+                // Another has got on, so this is no reason to refuse.
+                Entry::Overtaken => spin(),
+                Entry::Over(sum) if self.makes_room(sum as u64) => looks += 1,
                 Entry::Over(_) | Entry::Absurd => break,
             }
         }

@@ -3,6 +3,7 @@
 use super::{Verdict, look};
 use crate::arena::CENTRAL;
 use crate::ceiling::{CEILING, Entry, PENDING};
+use crate::sync::spin;
 
 /// Leave to take so many bytes, until they are in the books: others that ask meanwhile
 /// find them taken.
@@ -19,15 +20,17 @@ impl Permit {
     #[cold]
     fn within_limits(bytes: usize) -> Option<Self> {
         /// Others may take what was found to be left, or lower the ceiling again.
-        const TRIES: u32 = 64;
-        for _ in 0..TRIES {
+        const LOOKS: u32 = 64;
+        let mut looks = 0;
+        while looks < LOOKS {
             match PENDING.enter(bytes, |sum| CENTRAL.permits(sum)) {
                 Entry::Entered => return Some(Self(bytes)),
-                Entry::Overtaken => {}
+                // Another has got on, so this is no reason to refuse.
+                Entry::Overtaken => spin(),
                 Entry::Absurd => return None,
                 Entry::Over(sum) => match look(sum) {
                     Verdict::Unlimited => return Some(Self(0)),
-                    Verdict::Permitted => {}
+                    Verdict::Permitted => looks += 1,
                     Verdict::Refused => return None,
                 },
             }
