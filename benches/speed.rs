@@ -1,12 +1,8 @@
 //! Speed against the system's allocator: `cargo bench --bench speed`.
 //!
 //! Both are called through `GlobalAlloc` in one binary, turn and turn about, so
-//! the ratios mean something on a noisy machine. After criterion's figures a
-//! table of ratios is printed: medians of interleaved rounds.
+//! the ratios mean something on a noisy machine: medians of interleaved rounds.
 
-#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
-
-use criterion::{BenchmarkId, Criterion, Throughput};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::hint::black_box;
@@ -155,39 +151,6 @@ fn works<A: GlobalAlloc + Sync>() -> [(&'static str, Work<A>, usize); 4] {
     ]
 }
 
-fn with_criterion(c: &mut Criterion) {
-    for ((name, ours, n), (_, theirs, _)) in works::<Tallow>().into_iter().zip(works::<System>()) {
-        let mut group = c.benchmark_group(name);
-        group.throughput(Throughput::Elements(n as u64));
-        group.sample_size(10).warm_up_time(Duration::from_millis(300));
-        group.measurement_time(Duration::from_secs(2));
-        group
-            .bench_function(BenchmarkId::from_parameter("tallow"), |b| b.iter(|| ours(&Tallow, n)));
-        group.bench_function(BenchmarkId::from_parameter("system"), |b| {
-            b.iter(|| theirs(&System, n))
-        });
-        group.finish();
-    }
-    let live: Vec<(*mut u8, usize)> = (0..2_500_000)
-        .map(|i| {
-            let size = 16 + i * 7919 % 800;
-            // SAFETY: the layout has a size.
-            (unsafe { Tallow.alloc(layout(size)) }, size)
-        })
-        .collect();
-    let bytes = tallow::stats().allocated_bytes;
-    let mut group = c.benchmark_group("stats");
-    group.sample_size(20).measurement_time(Duration::from_secs(1));
-    group.bench_function(format!("snapshot with {} MiB live", bytes >> 20), |b| {
-        b.iter(tallow::stats)
-    });
-    group.finish();
-    for (block, size) in live {
-        // SAFETY: allocated above with this layout.
-        unsafe { Tallow.dealloc(block, layout(size)) };
-    }
-}
-
 fn timed(work: impl FnOnce()) -> f64 {
     let started = Instant::now();
     work();
@@ -211,6 +174,24 @@ fn ratios() {
             r.push(y / x);
         }
         println!("{name:<18}{:>12.2}{:>12.2}{:>9.2}x", median(a), median(b), median(r));
+    }
+}
+
+/// What a snapshot takes beside 2.5 million live blocks.
+fn snapshots() {
+    let live: Vec<(*mut u8, usize)> = (0..2_500_000)
+        .map(|i| {
+            let size = 16 + i * 7919 % 800;
+            // SAFETY: the layout has a size.
+            (unsafe { Tallow.alloc(layout(size)) }, size)
+        })
+        .collect();
+    let mib = tallow::stats().allocated_bytes >> 20;
+    let times = (0..1000).map(|_| timed(|| _ = black_box(tallow::stats()))).collect();
+    println!("a snapshot with {mib} MiB live: {:.1} \u{b5}s", median(times) * 1e6);
+    for (block, size) in live {
+        // SAFETY: allocated above with this layout.
+        unsafe { Tallow.dealloc(block, layout(size)) };
     }
 }
 
@@ -249,11 +230,7 @@ fn recalled() {
 }
 
 fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    with_criterion(&mut criterion);
-    if std::env::args().any(|arg| arg == "--bench") {
-        ratios();
-        recalled();
-    }
-    criterion.final_summary();
+    ratios();
+    snapshots();
+    recalled();
 }

@@ -24,5 +24,6 @@ else
     echo "no nightly compiler with cargo-fuzz here: the stable driver instead"
     # It shares its time between five targets; those of the keyspace have their own number.
     TALLOW_FUZZ_SECONDS=$((seconds * 5)) cargo test -p tallow --test fuzz_corpus
-    cargo test -p keyspace --test requests --test trace
+    # Of the workspace: as everything else is tested, so nothing is built anew.
+    cargo test --workspace --test requests --test trace
 fi

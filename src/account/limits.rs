@@ -45,7 +45,9 @@ impl Account {
     #[cold]
     #[inline(never)]
     pub(super) fn ask_slow(&'static self, bytes: usize, n: u64, forced: bool) -> bool {
-        if forced || ((bytes as u64) < GRAIN_BYTES && self.is_far(bytes as u64)) {
+        // What one thread may keep to itself anyway is not counted with what others ask for.
+        let is_far = (bytes as u64) < GRAIN_BYTES && self.is_far(bytes as u64);
+        if forced || is_far || self.nearest() == u64::MAX {
             self.enter(bytes, n, 0, 0);
             return true;
         }
@@ -70,17 +72,20 @@ impl Account {
         false
     }
 
+    /// The limit that is passed first, [`u64::MAX`] if there is none.
+    fn nearest(&self) -> u64 {
+        load(&self.hard_bytes).min(load(&self.armed_bytes))
+    }
+
     /// Whether no limit is near, by what threads have told.
     fn is_far(&self, bytes: u64) -> bool {
-        let nearest = load(&self.hard_bytes).min(load(&self.armed_bytes));
         let told = load_i64(&self.told_bytes).max(0) as u64;
-        is_far(told.saturating_add(bytes), nearest)
+        is_far(told.saturating_add(bytes), self.nearest())
     }
 
     /// Whether `bytes` more pass no limit.
     fn is_within(&self, bytes: u64) -> bool {
-        let nearest = || load(&self.hard_bytes).min(load(&self.armed_bytes));
-        self.is_far(bytes) || self.live_bytes().saturating_add(bytes) <= nearest()
+        self.is_far(bytes) || self.live_bytes().saturating_add(bytes) <= self.nearest()
     }
 
     /// Whether `bytes` more fit below the hard limit, after room was made if it had to

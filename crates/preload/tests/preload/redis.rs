@@ -60,7 +60,8 @@ fn redis(kind: Kind) {
 
     let commands = "ping,set,get,incr,lpush,rpop,sadd,hset,spop,zadd,lrange_100,mset";
     let benchmark = preloaded(kind, "redis-benchmark")
-        .args(["-s", socket, "-n", "20000", "-r", "10000", "-d", "100", "-P", "8", "-q"])
+        .args(["-s", socket, "-r", "10000", "-d", "100", "-P", "8", "-q"])
+        .args(["-n", &kind.part_of(20_000).to_string()])
         .args(["-t", commands])
         .run()
         .ok();
