@@ -251,11 +251,16 @@ fn makes_room(measure: Measure, bytes: usize) -> bool {
     if hard == NONE && armed == NONE {
         return true;
     }
+    let soft = kept.soft.load(Ordering::Relaxed);
+    // Limits that are set meanwhile, by the callback or by others, stand.
+    let arm = |bytes| {
+        let relaxed = Ordering::Relaxed;
+        let _ = kept.armed.compare_exchange(armed, bytes, relaxed, relaxed);
+    };
     let mut sum = measured(measure).saturating_add(bytes);
     if sum <= hard && sum <= armed {
-        let soft = kept.soft.load(Ordering::Relaxed);
         if sum < soft {
-            kept.armed.store(soft, Ordering::Relaxed);
+            arm(soft);
         }
         return true;
     }
@@ -269,7 +274,7 @@ fn makes_room(measure: Measure, bytes: usize) -> bool {
             let pressure = Pressure {
                 account: None,
                 measure,
-                limit_bytes: if is_hard { hard } else { kept.soft.load(Ordering::Relaxed) } as u64,
+                limit_bytes: if is_hard { hard } else { soft } as u64,
                 bytes: sum as u64,
                 is_hard,
             };
@@ -278,10 +283,8 @@ fn makes_room(measure: Measure, bytes: usize) -> bool {
         }
     }
     // While it stays above, it is passed anew with every 32nd part more.
-    let soft = kept.soft.load(Ordering::Relaxed);
-    let armed = if sum > soft { sum.saturating_add(soft / 32) } else { soft };
-    kept.armed.store(armed, Ordering::Relaxed);
-    sum <= hard
+    arm(if sum > soft { sum.saturating_add(soft / 32) } else { soft });
+    sum <= kept.hard.load(Ordering::Relaxed)
 }
 
 /// Calls the callback, if there is one and this thread is not in it already.

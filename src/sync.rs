@@ -35,6 +35,11 @@ mod imp {
         core::hint::spin_loop();
     }
 
+    /// Lets other threads run, one of which must get on before this one can.
+    pub(crate) fn give_way() {
+        std::thread::yield_now();
+    }
+
     /// Whether a model has failed, which is told by a panic.
     #[inline(always)]
     pub(crate) const fn has_failed() -> bool {
@@ -104,6 +109,10 @@ mod imp {
     pub(crate) const SPINS: u32 = 0;
 
     pub(crate) fn spin() {
+        loom::thread::yield_now();
+    }
+
+    pub(crate) fn give_way() {
         loom::thread::yield_now();
     }
 

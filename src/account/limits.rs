@@ -5,7 +5,7 @@ use crate::ceiling::Entry;
 use crate::heap;
 use crate::limit::{self, Limits, Measure, Pressure};
 use crate::os;
-use crate::sync::{AtomicBool, AtomicU64, Ordering, spin};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::thread::{GRAIN_BYTES, with_cache};
 
 impl Account {
@@ -51,20 +51,25 @@ impl Account {
             self.enter(bytes, n, 0, 0);
             return true;
         }
+        // Listed, so that a forked child finds what is pending.
+        self.with_tally(|_| ());
         /// Others may take the room that was made.
         const LOOKS: u32 = 64;
-        let mut looks = 0;
-        while looks < LOOKS {
+        for _ in 0..LOOKS {
             match self.pending.enter(bytes, |sum| self.is_within(sum as u64)) {
                 Entry::Entered => {
                     self.enter(bytes, n, 0, 0);
                     self.pending.leave(bytes);
                     return true;
                 }
-                // Another has got on, so this is no reason to refuse.
-                Entry::Overtaken => spin(),
-                Entry::Over(sum) if self.makes_room(sum as u64) => looks += 1,
-                Entry::Over(_) | Entry::Absurd => break,
+                Entry::Over if self.makes_room(bytes as u64) => {
+                    // Told of, and not refused.
+                    if load(&self.hard_bytes) == u64::MAX {
+                        self.enter(bytes, n, 0, 0);
+                        return true;
+                    }
+                }
+                Entry::Over | Entry::Absurd => break,
             }
         }
         self.refusals.fetch_add(1, Ordering::Relaxed);
@@ -93,10 +98,15 @@ impl Account {
     fn makes_room(&'static self, bytes: u64) -> bool {
         let (hard, armed) = (load(&self.hard_bytes), load(&self.armed_bytes));
         let soft = load(&self.soft_bytes);
+        // Limits that are set meanwhile, by the callback or by others, stand.
+        let arm = |bytes| {
+            let relaxed = Ordering::Relaxed;
+            let _ = self.armed_bytes.compare_exchange(armed, bytes, relaxed, relaxed);
+        };
         let mut sum = self.live_bytes().saturating_add(bytes);
         if sum <= hard && sum <= armed {
             if sum < soft {
-                self.armed_bytes.store(soft, Ordering::Relaxed);
+                arm(soft);
             }
             return true;
         }
@@ -118,9 +128,8 @@ impl Account {
             }
         }
         // While it stays above, it is passed anew with every 32nd part more.
-        let armed = if sum > soft { sum.saturating_add(soft / 32) } else { soft };
-        self.armed_bytes.store(armed, Ordering::Relaxed);
-        sum <= hard
+        arm(if sum > soft { sum.saturating_add(soft / 32) } else { soft });
+        sum <= load(&self.hard_bytes)
     }
 }
 

@@ -3,7 +3,6 @@
 use super::{Verdict, look};
 use crate::arena::CENTRAL;
 use crate::ceiling::{CEILING, Entry, PENDING};
-use crate::sync::spin;
 
 /// Leave to take so many bytes, until they are in the books: others that ask meanwhile
 /// find them taken.
@@ -21,16 +20,13 @@ impl Permit {
     fn within_limits(bytes: usize) -> Option<Self> {
         /// Others may take what was found to be left, or lower the ceiling again.
         const LOOKS: u32 = 64;
-        let mut looks = 0;
-        while looks < LOOKS {
+        for _ in 0..LOOKS {
             match PENDING.enter(bytes, |sum| CENTRAL.permits(sum)) {
                 Entry::Entered => return Some(Self(bytes)),
-                // Another has got on, so this is no reason to refuse.
-                Entry::Overtaken => spin(),
                 Entry::Absurd => return None,
-                Entry::Over(sum) => match look(sum) {
+                Entry::Over => match look(bytes) {
                     Verdict::Unlimited => return Some(Self(0)),
-                    Verdict::Permitted => looks += 1,
+                    Verdict::Permitted => {}
                     Verdict::Refused => return None,
                 },
             }

@@ -80,8 +80,10 @@ fn sum(one: (u64, u64), other: (u64, u64)) -> (u64, u64) {
 impl Side {
     #[inline(always)]
     fn add_fresh(&self, bytes: u64, blocks: u64, order: Ordering) -> bool {
-        // A size that does not fit does not fit an address space either.
-        let fresh = self.fresh.load(Ordering::Relaxed).wrapping_add(bytes << LG_COUNT | blocks);
+        /// More than a grain, of which no bit is lost.
+        const MOST: u64 = 1 << (u64::BITS - LG_COUNT - 1);
+        let more = bytes.min(MOST) << LG_COUNT | blocks;
+        let fresh = self.fresh.load(Ordering::Relaxed).wrapping_add(more);
         if fresh > self.until.load(Ordering::Relaxed) {
             return false;
         }
