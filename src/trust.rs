@@ -123,7 +123,8 @@
 //! booked yet are one word, of the process and of each account, with the count of how often
 //! some were entered. It is read before the books and changed by compare-and-swap after them
 //! (`Relaxed`); what leaves it does so with `Release`, after it was booked, and the read is
-//! `Acquire` (E2). A forked child begins with none. The callback is a pointer, stored with
+//! `Acquire` (E2); who would fit without it waits for it to leave (E3). A forked child begins
+//! with none. The callback is a pointer, stored with
 //! `Release`, loaded with `Acquire`.
 //!
 //! ## The hardened mode

@@ -62,14 +62,14 @@ impl Account {
                     self.pending.leave(bytes);
                     return true;
                 }
-                Entry::Over if self.makes_room(bytes as u64) => {
+                Entry::Over(sum) if self.makes_room(sum as u64) => {
                     // Told of, and not refused.
                     if load(&self.hard_bytes) == u64::MAX {
                         self.enter(bytes, n, 0, 0);
                         return true;
                     }
                 }
-                Entry::Over | Entry::Absurd => break,
+                Entry::Over(_) | Entry::Absurd => break,
             }
         }
         self.refusals.fetch_add(1, Ordering::Relaxed);

@@ -152,7 +152,7 @@ fn asked_at_once(ask: fn(&Taking) -> Entry, kinds: [usize; 2], fits: usize) {
     assert_eq!(taken, fits, "refused although it fits (E3)");
     assert_eq!(world.in_use(), taken);
     assert_eq!(world.pending.bytes(), 0, "pending for ever");
-    assert_eq!(world.ask(), Entry::Over, "taken although it is not");
+    assert_eq!(world.ask(), Entry::Over(1), "taken although it is not");
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn twin_of_a_look_at_the_books_alone() {
     twin("limit: the books alone", "more than fits", || {
         let ask = |world: &Taking| match world.in_use() < world.fits {
             true => world.pending.enter(1, |_| true),
-            false => Entry::Over,
+            false => Entry::Over(1),
         };
         asked_at_once(ask, [0, 0], 1);
     });
@@ -228,12 +228,12 @@ fn twin_of_pending_that_does_not_count() {
         let ask = |world: &Taking| {
             let seen = world.pending.bytes();
             if world.in_use() + seen + 1 > world.fits {
-                return Entry::Over;
+                return Entry::Over(1);
             }
             let word = world.pending.word();
             match word.compare_exchange(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => Entry::Entered,
-                Err(_) => Entry::Over,
+                Err(_) => Entry::Over(1),
             }
         };
         asked_at_once(ask, [0, 0], 1);

@@ -31,8 +31,9 @@ const PATIENCE: u32 = 256;
 pub(crate) enum Entry {
     /// They are pending, until they leave.
     Entered,
-    /// They do not fit.
-    Over,
+    /// They do not fit: so many are too many. These alone, or with what others have had
+    /// pending for as long as one may wait.
+    Over(usize),
     /// There is no address space for so many.
     Absurd,
 }
@@ -48,11 +49,12 @@ impl Pending {
     /// what is in the books (E2).
     #[inline]
     pub(crate) fn enter(&self, bytes: usize, fits: impl Fn(usize) -> bool) -> Entry {
+        let mut sum = bytes;
         for _ in 0..PATIENCE {
             // Acquire pairs with the Release in `leave`, also through what others did to the
             // word since: each change is a read and a write in one.
             let seen = self.0.load(Ordering::Acquire);
-            let sum = (seen & BYTES).saturating_add(bytes);
+            sum = (seen & BYTES).saturating_add(bytes);
             if sum > BYTES {
                 return Entry::Absurd;
             }
@@ -65,12 +67,12 @@ impl Pending {
                     return Entry::Entered;
                 }
             } else if sum == bytes || !fits(bytes) {
-                return Entry::Over;
+                return Entry::Over(bytes);
             }
             // Others have entered or left, or will leave (E3).
             give_way();
         }
-        Entry::Over
+        Entry::Over(sum)
     }
 
     /// `bytes` that were entered are in the books, or will not be.

@@ -24,7 +24,7 @@ impl Permit {
             match PENDING.enter(bytes, |sum| CENTRAL.permits(sum)) {
                 Entry::Entered => return Some(Self(bytes)),
                 Entry::Absurd => return None,
-                Entry::Over => match look(bytes) {
+                Entry::Over(sum) => match look(sum) {
                     Verdict::Unlimited => return Some(Self(0)),
                     Verdict::Permitted => {}
                     Verdict::Refused => return None,
